@@ -1,0 +1,152 @@
+"""Conversation normalisation: OpenAI Chat messages in, plain turns out.
+
+What the routing model reads is text. Images, audio and files become marks, tool calls and tool
+results become short marked text, and envelopes that coding agents wrap around a user's words are
+taken off, so that only what the person said decides.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from routing.errors import InvalidRequest
+
+Role = Literal["system", "user", "assistant", "tool"]
+
+_ROLES: dict[str, Role] = {
+    **{role: role for role in get_args(Role)},
+    "developer": "system",
+    "function": "tool",
+}
+_TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
+_MARKED_PARTS = {
+    "image_url": "[image]",
+    "input_image": "[image]",
+    "image": "[image]",
+    "input_audio": "[audio]",
+    "file": "[file]",
+    "input_file": "[file]",
+    "document": "[file]",
+}
+_MARKS = re.compile(r"\[(?:image|audio|file)\]")
+# Claude Code and its kin inject these into user messages; they are not the person's words.
+_ENVELOPES = re.compile(
+    r"<(system-reminder|user-prompt-submit-hook)>.*?(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE
+)
+_ENVELOPE_OPENINGS = ("<system-reminder>", "<user-prompt-submit-hook>")
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message as the routing model may read it; `message` is its index in the request."""
+
+    role: Role
+    text: str
+    message: int
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Turns in order; empty user turns (pure envelopes, blank text) are already dropped."""
+
+    turns: tuple[Turn, ...]
+
+    def up_to_last_user_turn(self) -> Conversation:
+        """The part that decides: a tool loop after the last user turn does not change the route."""
+        for index in range(len(self.turns) - 1, -1, -1):
+            if self.turns[index].role == "user":
+                return Conversation(self.turns[: index + 1])
+        return Conversation(())
+
+    @property
+    def user_messages(self) -> list[int]:
+        """Message indices of the user turns: one decision each."""
+        return [turn.message for turn in self.turns if turn.role == "user"]
+
+    @property
+    def has_user_text(self) -> bool:
+        """Whether any user turn says more than marks of images and files."""
+        return any(t.role == "user" and _MARKS.sub("", t.text).strip() for t in self.turns)
+
+
+def normalise(messages: Sequence[Any]) -> Conversation:
+    """Turns of OpenAI Chat messages (https://platform.openai.com/docs/api-reference/chat).
+
+    Raises InvalidRequest, naming the field, for anything that is not such a message.
+    """
+    if not isinstance(messages, list | tuple):
+        raise InvalidRequest("messages must be an array", field="messages")
+    if not messages:
+        raise InvalidRequest("messages must not be empty", field="messages")
+    turns: list[Turn] = []
+    for index, message in enumerate(messages):
+        turn = _turn(message, index)
+        if turn.text or turn.role != "user":
+            turns.append(turn)
+    return Conversation(tuple(turns))
+
+
+def _turn(message: Any, index: int) -> Turn:
+    at = f"messages[{index}]"
+    if not isinstance(message, dict):
+        raise InvalidRequest(f"{at} must be an object", field=at)
+    role = message.get("role")
+    if not isinstance(role, str) or role not in _ROLES:
+        known = ", ".join(_ROLES)
+        raise InvalidRequest(f"{at}.role must be one of {known}", field=f"{at}.role")
+    calls = _tool_calls(message, at) if role == "assistant" else []
+    text = _content(message.get("content"), f"{at}.content", required=role != "assistant")
+    if role == "user":
+        text = strip_envelopes(text)
+    return Turn(_ROLES[role], "\n".join([*([text] if text else []), *calls]), index)
+
+
+def strip_envelopes(text: str) -> str:
+    """Text without agents' envelopes; an unclosed one swallows the rest, as its writer meant."""
+    if any(opening in text.lower() for opening in _ENVELOPE_OPENINGS):
+        text = _ENVELOPES.sub("", text)
+    return text.strip()
+
+
+def _content(content: Any, at: str, *, required: bool) -> str:
+    if content is None:
+        if required:
+            raise InvalidRequest(f"{at} is required", field=at)
+        return ""
+    if isinstance(content, str):
+        return content.strip()
+    if not isinstance(content, list):
+        raise InvalidRequest(f"{at} must be a string or an array of parts", field=at)
+    return "\n".join(_part(part, f"{at}[{number}]") for number, part in enumerate(content)).strip()
+
+
+def _part(part: Any, at: str) -> str:
+    if not isinstance(part, dict) or not isinstance(part.get("type"), str):
+        raise InvalidRequest(f"{at} must be an object with a type", field=at)
+    kind = part["type"]
+    if kind in _TEXT_PARTS:
+        text = part.get(_TEXT_PARTS[kind])
+        if not isinstance(text, str):
+            field = f"{at}.{_TEXT_PARTS[kind]}"
+            raise InvalidRequest(f"{field} must be a string", field=field)
+        return text
+    # An unknown kind is a newer API's: mark it rather than fail a request over it.
+    return _MARKED_PARTS.get(kind, "[file]")
+
+
+def _tool_calls(message: dict[str, Any], at: str) -> list[str]:
+    calls = message.get("tool_calls") or []
+    if not isinstance(calls, list):
+        raise InvalidRequest(f"{at}.tool_calls must be an array", field=f"{at}.tool_calls")
+    texts: list[str] = []
+    for number, call in enumerate(calls):
+        body = call.get(call.get("type", "function")) if isinstance(call, dict) else None
+        if not isinstance(body, dict) or not isinstance(body.get("name"), str):
+            field = f"{at}.tool_calls[{number}]"
+            raise InvalidRequest(f"{field} must name a function", field=field)
+        arguments = body.get("arguments", body.get("input", ""))
+        texts.append(f"[tool call] {body['name']} {arguments}".strip())
+    return texts

@@ -1,0 +1,129 @@
+"""The manifest: everything that training and serving must agree on, saved with the checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, ValidationError
+
+from routing.decision import Calibration
+from routing.errors import UnsupportedCheckpoint
+from routing.layout import LAYOUT_VERSION, Budget
+from routing.tasks import Wire
+
+MANIFEST_FILE = "manifest.json"
+
+
+class PointerReadOut(Wire):
+    """Scaled cosine of projected states; see `routing.pointer`."""
+
+    kind: Literal["pointer"] = "pointer"
+    dim: Annotated[int, Field(gt=0)]
+
+
+class IdentifierReadOut(Wire):
+    """Softmax over the logits of single-token identifiers at the decision position."""
+
+    kind: Literal["identifier"] = "identifier"
+    identifiers: Annotated[list[str], Field(min_length=2)]
+    """Line i of a prefix, "none" included, carries identifier i."""
+
+
+ReadOut = Annotated[PointerReadOut | IdentifierReadOut, Field(discriminator="kind")]
+
+
+class BaseModelRef(Wire):
+    """The model that was fine-tuned."""
+
+    name: str
+    """A hub id, or the name of a base that `pointsman base` provides."""
+    revision: str
+    """A hub commit, or the package release the weights came from."""
+    hidden_size: int
+    vocabulary: int
+
+
+class Manifest(Wire):
+    """`manifest.json` of a checkpoint folder."""
+
+    # Provenance may grow without a new version: a server needs none of it to decide.
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    manifest_version: Literal[1] = 1
+    layout_version: int = LAYOUT_VERSION
+    name: str
+    base: BaseModelRef
+    weights: Literal["adapter", "merged"]
+    """LoRA adapter to be put on the base, or a full model in this folder."""
+    read_out: ReadOut
+    budget: Budget
+    calibration: Calibration = Calibration()
+    files: dict[str, str]
+    """SHA-256 of each file that a decision depends on."""
+    provenance: dict[str, Any] = Field(default_factory=dict)
+    """Recipe, dataset hash, git commit, package versions, metrics: for people, not for serving."""
+
+    def save(self, folder: str | Path) -> None:
+        """Write `manifest.json`, whole or not at all."""
+        target = Path(folder) / MANIFEST_FILE
+        part = target.with_suffix(".part")
+        part.write_text(self.model_dump_json(indent=2) + "\n")
+        part.replace(target)
+
+    @property
+    def version(self) -> str:
+        """Short id of the checkpoint: a hash of what its decisions depend on."""
+        material = json.dumps(
+            [
+                self.layout_version,
+                self.read_out.model_dump(),
+                self.budget.model_dump(),
+                self.files,
+                self.calibration.model_dump(),
+            ],
+            sort_keys=True,
+        )
+        return hashlib.sha256(material.encode()).hexdigest()[:12]
+
+
+def load_manifest(folder: str | Path, *, verify: bool = True) -> Manifest:
+    """The manifest of a checkpoint folder, with its files' hashes checked.
+
+    Raises UnsupportedCheckpoint with the reason: no manifest, a broken one, a layout of another
+    version, a file missing or changed.
+    """
+    folder = Path(folder)
+    path = folder / MANIFEST_FILE
+    try:
+        raw = json.loads(path.read_text())
+    except OSError as error:
+        raise UnsupportedCheckpoint(f"{folder} is no checkpoint: {error}") from None
+    except ValueError as error:
+        raise UnsupportedCheckpoint(f"{path} is not JSON: {error}") from None
+    found = raw.get("layout_version") if isinstance(raw, dict) else None
+    if found != LAYOUT_VERSION:
+        raise UnsupportedCheckpoint(
+            f"{path} has layout version {found!r}; this release knows version {LAYOUT_VERSION}"
+        )
+    try:
+        manifest = Manifest.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise UnsupportedCheckpoint(f"{path}: {field}: {first['msg']}") from None
+    if verify:
+        for name, expected in manifest.files.items():
+            if not (folder / name).is_file():
+                raise UnsupportedCheckpoint(f"{folder} lacks {name}")
+            if file_sha256(folder / name) != expected:
+                raise UnsupportedCheckpoint(f"{folder / name} differs from its manifest's hash")
+    return manifest
+
+
+def file_sha256(path: str | Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

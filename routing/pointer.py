@@ -1,0 +1,57 @@
+"""The pointer read-out: match the state of a user turn with the state of each route's line.
+
+score = exp(log_scale) · cos(Q·turn_state, K·route_state), in the spirit of pointer networks
+(arXiv 1506.03134). Route states depend on the routes alone and are projected once for each router.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from safetensors.numpy import load_file
+
+from routing.errors import UnsupportedCheckpoint
+
+POINTER_FILE = "pointer.safetensors"
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class PointerHead:
+    """Two learned projections [dim, hidden] and the logarithm of a learned scale."""
+
+    query: Array
+    key: Array
+    log_scale: float
+
+    @classmethod
+    def load(cls, path: str | Path) -> PointerHead:
+        """Read `pointer.safetensors`; raises UnsupportedCheckpoint for a missing or odd file."""
+        try:
+            tensors = load_file(path)
+            query, key = tensors["query.weight"], tensors["key.weight"]
+            scale = float(tensors["log_scale"].reshape(()))
+        except Exception as error:  # safetensors raises its own error, KeyError and OSError
+            raise UnsupportedCheckpoint(f"cannot read pointer head {path}: {error!r}") from None
+        if query.shape != key.shape or query.ndim != 2:
+            raise UnsupportedCheckpoint(
+                f"pointer head {path} has shapes {query.shape}, {key.shape}"
+            )
+        return cls(query.astype(np.float32), key.astype(np.float32), scale)
+
+    def keys(self, route_states: ArrayLike) -> Array:
+        """Unit keys [K+1, dim] of route states [K+1, hidden]."""
+        return _unit(np.asarray(route_states, dtype=np.float32) @ self.key.T)
+
+    def scores(self, turn_states: ArrayLike, keys: Array) -> Array:
+        """Scores [..., K+1] of turn states [..., hidden] against unit keys."""
+        queries = _unit(np.asarray(turn_states, dtype=np.float32) @ self.query.T)
+        return np.asarray(np.exp(self.log_scale) * (queries @ keys.T), dtype=np.float32)
+
+
+def _unit(vectors: Array) -> Array:
+    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.asarray(vectors / np.maximum(norms, 1e-6), dtype=np.float32)

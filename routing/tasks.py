@@ -1,0 +1,175 @@
+"""Tasks, policies and routers, as they travel over the wire.
+
+The JSON of `Router` is the CRUD body, and that of `RoutingPreference` an item of the request's
+inline ``routing_preferences``, of DigitalOcean's Inference Router and of Plano 0.4.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+NONE = "none"
+"""Key of the outcome "no task fits" in distributions; no task may be called so."""
+
+ROUTER_PREFIX = "router:"
+MAX_MODELS_PER_TASK = 3
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def _task_name(value: str) -> str:
+    """Names are echoed into prompts and headers: one line, printable, not the reserved "none"."""
+    if value != value.strip():
+        raise ValueError("must not begin or end with white space")
+    if _CONTROL.search(value):
+        raise ValueError("must be one line of printable characters")
+    if value.casefold() == NONE:
+        raise ValueError(f"{NONE!r} is reserved for the outcome that no task fits")
+    return value
+
+
+def _description(value: str) -> str:
+    if re.search(r"[\ud800-\udfff]", value):
+        raise ValueError("must be valid Unicode")
+    if not value.strip():
+        raise ValueError("must not be blank")
+    return value
+
+
+TaskName = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_task_name)]
+Description = Annotated[str, Field(min_length=1, max_length=4000), AfterValidator(_description)]
+ModelName = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[!-~]+$")]
+
+
+class Wire(BaseModel):
+    """Strict base: an unknown or misspelt key is an error, not silence."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Route(Wire):
+    """What the routing model sees of a task."""
+
+    name: TaskName
+    description: Description
+
+
+class SelectionPolicy(Wire):
+    """How a task's pool is ranked; left out, the list's own order ranks."""
+
+    prefer: Literal["cheapest", "fastest"] | None = None
+
+
+class CustomTask(Wire):
+    """A task that the owner describes."""
+
+    name: TaskName
+    description: Description
+
+
+class Policy(Wire):
+    """One task and its pool: a preset task by slug, or the owner's own."""
+
+    task_slug: Annotated[str, Field(pattern=r"^[a-z0-9-]+$", max_length=255)] | None = None
+    custom_task: CustomTask | None = None
+    models: Annotated[list[ModelName], Field(min_length=1, max_length=MAX_MODELS_PER_TASK)]
+    selection_policy: SelectionPolicy = SelectionPolicy()
+
+    @model_validator(mode="after")
+    def _one_task(self) -> Self:
+        if (self.task_slug is None) == (self.custom_task is None):
+            raise ValueError("give exactly one of task_slug and custom_task")
+        _reject_repeats(self.models, "models")
+        return self
+
+
+class Router(Wire):
+    """A named set of policies with ordered fallbacks; body of the routers' CRUD API."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9-]+$", max_length=255)]
+    description: Annotated[str, Field(max_length=4000)] = ""
+    policies: Annotated[list[Policy], Field(min_length=1)]
+    fallback_models: Annotated[list[ModelName], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _no_repeats(self) -> Self:
+        _reject_repeats([p.custom_task.name for p in self.policies if p.custom_task], "task names")
+        _reject_repeats([p.task_slug for p in self.policies if p.task_slug], "task_slug")
+        _reject_repeats(self.fallback_models, "fallback_models")
+        return self
+
+
+class RoutingPreference(Wire):
+    """A task with its pool, given inside a request body."""
+
+    name: TaskName
+    description: Description
+    models: Annotated[list[ModelName], Field(min_length=1, max_length=MAX_MODELS_PER_TASK)]
+    selection_policy: SelectionPolicy = SelectionPolicy()
+
+    @model_validator(mode="after")
+    def _no_repeats(self) -> Self:
+        _reject_repeats(self.models, "models")
+        return self
+
+
+class PresetTask(Wire):
+    """A task offered by slug to every router."""
+
+    slug: Annotated[str, Field(pattern=r"^[a-z0-9-]+$", max_length=255)]
+    name: TaskName
+    description: Description
+
+
+class Pool(Wire):
+    """A task resolved against the presets: its route and its models, ready to rank."""
+
+    route: Route
+    models: list[ModelName]
+    selection_policy: SelectionPolicy = SelectionPolicy()
+
+
+def resolve_pools(router: Router, presets: Iterable[PresetTask]) -> list[Pool]:
+    """Pools of a router in declared order.
+
+    Raises ValueError for a slug that no preset has and for two tasks that end up with one name.
+    """
+    by_slug = {task.slug: task for task in presets}
+    pools: list[Pool] = []
+    for policy in router.policies:
+        task: CustomTask | PresetTask | None = policy.custom_task
+        if task is None:
+            assert policy.task_slug is not None
+            task = by_slug.get(policy.task_slug)
+            if task is None:
+                raise ValueError(f"router {router.name!r}: no preset task {policy.task_slug!r}")
+        route = Route(name=task.name, description=task.description)
+        pools.append(
+            Pool(route=route, models=policy.models, selection_policy=policy.selection_policy)
+        )
+    _reject_repeats([pool.route.name for pool in pools], "task names")
+    return pools
+
+
+def preference_pools(preferences: list[RoutingPreference]) -> list[Pool]:
+    """Pools of inline preferences in declared order; raises ValueError for a repeated name."""
+    _reject_repeats([p.name for p in preferences], "routing_preferences names")
+    return [
+        Pool(
+            route=Route(name=p.name, description=p.description),
+            models=p.models,
+            selection_policy=p.selection_policy,
+        )
+        for p in preferences
+    ]
+
+
+def _reject_repeats(values: Iterable[str], what: str) -> None:
+    seen: set[str] = set()
+    for value in values:
+        if value.casefold() in seen:
+            raise ValueError(f"{what} must not repeat: {value!r}")
+        seen.add(value.casefold())
