@@ -172,7 +172,7 @@ class Layout:
         return RoutePrefix(names, tuple(tokens), tuple(ends), identifiers)
 
     def turns(self, conversation: Conversation) -> list[EncodedTurn]:
-        """Every turn by itself; oversized ones cut in the middle, roles with a cap of 0 left out."""
+        """Every turn by itself; oversized ones cut in the middle, roles capped at 0 left out."""
         return [
             EncodedTurn(self._turn(turn), turn.role == "user", turn.message)
             for turn in conversation.turns
