@@ -211,6 +211,11 @@ class Layout:
         return prompts[-1]
 
     @property
+    def identifier_count(self) -> int:
+        """Number of identifiers to deal out; 0 for the pointer read-out."""
+        return len(self._identifiers or ())
+
+    @property
     def _longest_user_turn(self) -> int:
         frame = len(self._newline) + len(self._headers["user"]) + 1
         return self.budget.user_tokens + frame

@@ -1,0 +1,50 @@
+"""Settings and fixtures that all tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Before torch and transformers are imported anywhere: no hub, and waiting threads do not spin.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+
+from routing.tokenizer import FileTokenizer
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def base_folder() -> Path:
+    """The nano base model, converted on first use."""
+    from scripts.base_model import NANO_BASE, ensure_base
+
+    return ensure_base(NANO_BASE)
+
+
+@pytest.fixture(scope="session")
+def nano() -> Path:
+    """The released nano checkpoint."""
+    return ROOT / "checkpoints" / "nano"
+
+
+@pytest.fixture(scope="session")
+def tokenizer(nano: Path) -> FileTokenizer:
+    """The real tokenizer, as the released checkpoint carries it."""
+    return FileTokenizer(nano / "tokenizer.json")
+
+
+def _folder_from(variable: str) -> Path:
+    value = os.environ.get(variable)
+    if not value:
+        pytest.skip(f"{variable} is not set: it names a folder of data that the repo lacks")
+    return Path(value)
+
+
+@pytest.fixture(scope="session")
+def corpora_folder() -> Path:
+    """Training corpora, where `POINTSMAN_CORPORA` names them."""
+    return _folder_from("POINTSMAN_CORPORA")
