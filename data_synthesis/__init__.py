@@ -1,0 +1,1 @@
+"""From corpora and generators to conversation records."""
