@@ -1,0 +1,1 @@
+"""The `pointsman` command, and what it glues together."""

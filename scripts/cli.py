@@ -1,0 +1,228 @@
+"""The `pointsman` command. Every subcommand imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from scripts.base_model import NANO_BASE, BaseModelMissing, ensure_base, nano_revision
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = ROOT / "configs"
+
+app = typer.Typer(
+    help="Train, evaluate and serve a model that routes requests to models.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,  # locals may hold keys and prompts
+)
+
+
+@app.command()
+def base(name: Annotated[str, typer.Argument(help="Base model.")] = NANO_BASE) -> None:
+    """Provide the weights of a base model in the cache folder, and print where."""
+    print(ensure_base(name))
+
+
+@app.command()
+def serve(
+    config: Annotated[Path, typer.Option(help="Server configuration.")] = CONFIGS / "serve.yaml",
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+) -> None:
+    """Start the server; the configuration says with which routers, models and checkpoint."""
+    from serving.run import serve as run
+
+    run(config, host=host, port=port, base=ensure_base(NANO_BASE))
+
+
+@app.command()
+def data(
+    recipe: Annotated[str, typer.Argument(help="Name under configs/data, or a YAML file.")],
+    corpora: Annotated[
+        Path, typer.Option(envvar="POINTSMAN_CORPORA", help="Folder of the corpora.")
+    ],
+    output: Annotated[Path | None, typer.Option(help="Folder to write.")] = None,
+    wordings: Annotated[
+        Path, typer.Option(help="Further wordings of the corpora's tasks.")
+    ] = CONFIGS / "data" / "wordings.yaml",
+) -> None:
+    """Make routing data: conversation records for training and validation."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from data_synthesis.build import build, read_corpora
+    from data_synthesis.recipe import load_recipe
+
+    chosen = load_recipe(_config("data", recipe))
+    folder = output or ROOT / "data" / chosen.name
+
+    def progress(items: Iterable[int]) -> Iterable[int]:
+        return track(items, description="conversations", console=Console(stderr=True))
+
+    manifest = build(chosen, read_corpora(chosen, corpora, wordings), folder, progress)
+    for name, facts in manifest["files"].items():
+        print(folder / name, " ".join(f"{key}={value}" for key, value in facts.items()))
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="Name under configs/recipes, or a YAML file.")],
+    data: Annotated[Path, typer.Option(help="Folder that `pointsman data` wrote.")],
+    output: Annotated[Path | None, typer.Option(help="Folder of the run.")] = None,
+    override: Annotated[
+        list[str] | None, typer.Option("--set", help="Recipe value, as in --set max_steps=50.")
+    ] = None,
+) -> None:
+    """Train a routing model, calibrate it, and leave a checkpoint; a cut-off run goes on."""
+    _one_heavy_job()
+    import yaml
+
+    from training.calibrate import calibrate
+    from training.recipe import RecipeError, load_recipe
+    from training.train import train as run
+
+    overrides: dict[str, Any] = {}
+    for item in override or []:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise RecipeError(f"--set {item}: expected key=value")
+        overrides[key] = yaml.safe_load(value)
+    chosen = load_recipe(_config("recipes", recipe), overrides)
+    folder = output or ROOT / "runs" / chosen.name
+    weights = ensure_base(chosen.base_model)
+    revision = nano_revision() if chosen.base_model == NANO_BASE else "local"
+    checkpoint = run(chosen, weights, revision, _file(data, "train"), folder)
+    validation = _file(data, "validation")
+    if validation.exists():
+        print(calibrate(checkpoint, weights, validation))
+    print(checkpoint)
+
+
+@app.command()
+def calibrate(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint folder.")],
+    data: Annotated[Path, typer.Option(help="Folder that `pointsman data` wrote.")],
+) -> None:
+    """Fit temperature and thresholds on the validation records, into the manifest."""
+    _one_heavy_job()
+    from training.calibrate import calibrate as run
+
+    print(run(checkpoint, _base_of(checkpoint), _file(data, "validation")))
+
+
+@app.command(name="eval")
+def evaluate(
+    files: Annotated[list[Path], typer.Argument(help="Files of decision records.")],
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Checkpoint folder; `none` to leave it out.")
+    ] = ROOT / "checkpoints" / "nano",
+    endpoint: Annotated[
+        str | None, typer.Option(help="URL of a running server to ask as well.")
+    ] = None,
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option(help="untrained, embeddings, embeddings-3, words, first or random."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="First lines of each file only.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Report to write: .json or .md.")] = None,
+) -> None:
+    """Measure turn, span and conversation accuracy, "none", and accuracy by number of routes."""
+    _one_heavy_job()
+    from training.evaluation.deciders import Decider
+    from training.evaluation.report import run
+
+    deciders: list[Decider] = []
+    if checkpoint is not None and str(checkpoint) != "none":
+        from training.scoring import ModelDecider
+
+        deciders.append(ModelDecider.from_checkpoint(checkpoint, _base_of(checkpoint)))
+    if endpoint is not None:
+        from training.evaluation.endpoint import EndpointDecider
+
+        deciders.append(EndpointDecider(endpoint))
+    deciders += [_baseline(name) for name in baseline or []]
+    run(files, deciders, output, limit)
+
+
+def _base_of(checkpoint: Path) -> Path | None:
+    """Folder of the base that an adapter is put on; a merged checkpoint needs none."""
+    from routing.manifest import load_manifest
+
+    manifest = load_manifest(checkpoint, verify=False)
+    return ensure_base(manifest.base.name) if manifest.weights == "adapter" else None
+
+
+def _baseline(name: str) -> Any:
+    from training.evaluation.rules import FirstRoute, RandomRoute, WordOverlap
+
+    if name == "untrained":
+        from training.scoring import ModelDecider
+
+        return ModelDecider.untrained(ensure_base(NANO_BASE))
+    if name in ("embeddings", "embeddings-3"):
+        from training.evaluation.embeddings import EmbeddingBaseline
+
+        return EmbeddingBaseline(window=3 if name.endswith("3") else 1)
+    rules = {"first": FirstRoute, "random": RandomRoute, "words": WordOverlap}
+    if name not in rules:
+        raise typer.BadParameter(f"unknown baseline {name!r}", param_hint="--baseline")
+    return rules[name]()
+
+
+def _config(kind: str, name: str) -> Path:
+    path = Path(name)
+    return path if path.suffix in (".yaml", ".yml") else CONFIGS / kind / f"{name}.yaml"
+
+
+def _file(folder: Path, part: str) -> Path:
+    return folder / f"{part}.jsonl.gz"
+
+
+def _one_heavy_job() -> None:
+    """Settings that must stand before torch is imported: threads that wait do not spin."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in ("httpx", "sentence_transformers"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def main() -> None:
+    """Run the command; an error meant for its user is one line, not a traceback."""
+    from routing.errors import ContractError
+
+    try:
+        app()
+    except (ContractError, BaseModelMissing) as error:
+        sys.exit(f"pointsman: {error}")
+    except Exception as error:
+        # Only looked for once something failed, so that no command pays for another's imports.
+        if _for_the_user(error):
+            sys.exit(f"pointsman: {error}")
+        raise
+
+
+def _for_the_user(error: Exception) -> bool:
+    """Whether an error's message is all that its reader needs."""
+    known = {
+        "training.recipe": ("RecipeError",),
+        "training.evaluation.deciders": ("EvaluationError",),
+        "serving.errors": ("ConfigError",),
+        "serving.run": ("PortBusy",),
+    }
+    for module, names in known.items():
+        loaded = sys.modules.get(module)
+        if loaded is not None and isinstance(error, tuple(getattr(loaded, n) for n in names)):
+            return True
+    return False
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Recipes, trainer and evaluation of routing models."""

@@ -1,0 +1,151 @@
+"""Writing and reading checkpoints: weights, pointer, tokenizer, manifest and card in one folder."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from routing.errors import UnsupportedCheckpoint
+from routing.manifest import (
+    BaseModelRef,
+    IdentifierReadOut,
+    Manifest,
+    PointerReadOut,
+    file_sha256,
+    load_manifest,
+)
+from routing.pointer import POINTER_FILE
+from training.readout import Pointer
+from training.recipe import TrainRecipe
+
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+_PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
+
+
+def save_checkpoint(
+    model: nn.Module,
+    folder: Path,
+    *,
+    recipe: TrainRecipe,
+    base: Path,
+    base_revision: str,
+    identifiers: Sequence[str] | None,
+    data: Path,
+    history: list[dict[str, Any]],
+) -> Path:
+    """Write a complete checkpoint folder, replacing an earlier one only once it is whole."""
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    pointer = _take_pointer(model)
+    if pointer is not None:
+        tensors = {k: v.detach().float().contiguous() for k, v in pointer.state_dict().items()}
+        save_file(tensors, part / POINTER_FILE)
+    if isinstance(model, PeftModel):
+        _save_adapter(model, part)
+    else:
+        assert isinstance(model, PreTrainedModel)
+        model.config.use_cache = True
+        model.save_pretrained(part)
+    shutil.copyfile(base / "tokenizer.json", part / "tokenizer.json")
+    plain = model.get_base_model() if isinstance(model, PeftModel) else model
+    manifest = Manifest(
+        name=recipe.name,
+        base=BaseModelRef(
+            name=recipe.base_model,
+            revision=base_revision,
+            hidden_size=plain.config.hidden_size,
+            vocabulary=plain.config.vocab_size,
+        ),
+        weights="adapter" if isinstance(model, PeftModel) else "merged",
+        read_out=(
+            IdentifierReadOut(identifiers=list(identifiers))
+            if identifiers is not None
+            else PointerReadOut(dim=recipe.pointer_dim)
+        ),
+        budget=recipe.budget,
+        files={path.name: file_sha256(path) for path in sorted(part.iterdir())},
+        provenance={
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "recipe": recipe.model_dump(mode="json"),
+            "data_sha256": file_sha256(data),
+            "git_commit": _git_commit(),
+            "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+            "training": history[-1] if history else {},
+        },
+    )
+    manifest.save(part)
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)
+    return folder
+
+
+def load_checkpoint(folder: Path, base: Path | None) -> tuple[PreTrainedModel, Manifest]:
+    """The model of a checkpoint with its adapter merged and `pointer` attached, ready to decide.
+
+    `base` is the base model's folder, needed for an adapter. Raises UnsupportedCheckpoint.
+    """
+    manifest = load_manifest(folder)
+    if manifest.weights == "adapter":
+        if base is None:
+            raise UnsupportedCheckpoint(f"{folder} is an adapter and needs its base model")
+        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+        model = PeftModel.from_pretrained(model, folder).merge_and_unload()
+    else:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    if isinstance(manifest.read_out, PointerReadOut):
+        model.pointer = Pointer(manifest.base.hidden_size, manifest.read_out.dim)
+        model.pointer.load_state_dict(load_file(folder / POINTER_FILE))
+    return model.eval(), manifest
+
+
+def _take_pointer(model: nn.Module) -> Pointer | None:
+    """Detach the pointer, so that what is left is a plain model or adapter."""
+    plain = model.get_base_model() if isinstance(model, PeftModel) else model
+    pointer = getattr(plain, "pointer", None)
+    if pointer is None:
+        return None
+    del plain.pointer
+    if isinstance(model, PeftModel):
+        model.peft_config["default"].modules_to_save = None
+        # PEFT keeps a trained copy beside the original.
+        pointer = pointer.modules_to_save["default"]
+    assert isinstance(pointer, Pointer)
+    return pointer
+
+
+def _save_adapter(model: PeftModel, folder: Path) -> None:
+    """The adapter in half precision, which keeps three digits and halves the file."""
+    config = model.peft_config["default"]
+    config.base_model_name_or_path = ""  # a path of the training machine means nothing elsewhere
+    model.save_pretrained(folder)
+    weights = folder / "adapter_model.safetensors"
+    save_file({k: v.half() for k, v in load_file(weights).items()}, weights)
+    for path in folder.iterdir():
+        if path.name not in (*ADAPTER_FILES, POINTER_FILE):
+            path.unlink()
+
+
+def _git_commit() -> str:
+    git = shutil.which("git")
+    if git is None:
+        return "unknown"
+    found = subprocess.run(
+        [git, "rev-parse", "HEAD"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return found.stdout.strip() or "unknown"

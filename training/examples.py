@@ -1,0 +1,84 @@
+"""From conversation records to training examples, by the layout that serving uses.
+
+A conversation within the budget is one example with a decision for each labelled user turn; a
+longer one becomes several, exactly as a server would trim it at each turn. Nothing is cut silently.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from routing.conversation import normalise
+from routing.layout import Layout
+from routing.records import ConversationRecord
+
+
+@dataclass(frozen=True)
+class Example:
+    """One sequence with its decisions; a target is a distribution over K routes, then "none"."""
+
+    input_ids: list[int]
+    line_ends: list[int]
+    identifiers: list[int]
+    decisions: list[int]
+    targets: list[list[float]]
+
+    @property
+    def length(self) -> int:
+        return len(self.input_ids)
+
+
+def encode(
+    layout: Layout, record: ConversationRecord, *, redraw: random.Random | None = None
+) -> Iterator[tuple[Example, list[int]]]:
+    """Examples of a record, each with the indices of the labels it decides.
+
+    With `redraw`, identifiers are dealt to lines at random, so that none comes to mean anything by
+    itself. Raises InvalidRequest, naming the record, where the layout cannot take it.
+    """
+    names = [route.name for route in record.routes]
+    order = None
+    if redraw is not None and layout.identifier_count:
+        order = redraw.sample(range(layout.identifier_count), len(names) + 1)
+    prefix = layout.prefix(record.routes, order)
+    labels = {label.message: number for number, label in enumerate(record.decisions)}
+    for prompt in layout.prompts(prefix, normalise(record.messages)):
+        kept: list[int] = []
+        positions: list[int] = []
+        for turn, position in zip(prompt.decisions, prompt.decision_positions, strict=True):
+            number = labels.get(prompt.turns[turn].message)
+            if number is not None:
+                kept.append(number)
+                positions.append(position)
+        if kept:
+            targets = [target(names, record.decisions[number].expected) for number in kept]
+            yield (
+                Example(
+                    list(prompt.tokens),
+                    list(prefix.line_ends),
+                    list(prefix.identifiers or ()),
+                    positions,
+                    targets,
+                ),
+                kept,
+            )
+
+
+def target(names: list[str], expected: list[str]) -> list[float]:
+    """Even shares over the expected routes, or all on "none"."""
+    if not expected:
+        return [0.0] * len(names) + [1.0]
+    share = 1.0 / len(expected)
+    return [share if name in expected else 0.0 for name in names] + [0.0]
+
+
+def encode_all(
+    layout: Layout, records: Iterable[ConversationRecord], *, seed: int | None
+) -> Iterator[Example]:
+    """Examples of many records; with a seed, identifiers are dealt anew for each record."""
+    for record in records:
+        redraw = None if seed is None else random.Random(f"{seed}/{record.id}")
+        for example, _ in encode(layout, record, redraw=redraw):
+            yield example

@@ -1,0 +1,99 @@
+"""Read-outs in torch: from hidden states to scores over the lines of a prefix.
+
+The numpy twins that engines use are in `routing.pointer`; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from training.examples import Example
+
+
+class Pointer(nn.Module):
+    """Scaled cosine of two projections; see `routing.pointer`.
+
+    Both start as the same matrix with orthonormal rows, so that at first a score is the plain
+    likeness of two states.
+    """
+
+    def __init__(self, hidden: int, dim: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(hidden, dim, bias=False)
+        self.key = nn.Linear(hidden, dim, bias=False)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
+        nn.init.orthogonal_(self.query.weight)
+        self.key.weight.data.copy_(self.query.weight.data)
+
+    def forward(self, turn_states: Tensor, line_states: Tensor) -> Tensor:
+        """Scores [D, L] of turn states [D, H] against their own line states [D, L, H]."""
+        queries = F.normalize(self.query(turn_states), dim=-1)
+        keys = F.normalize(self.key(line_states), dim=-1)
+        return self.log_scale.exp() * torch.einsum("dh,dlh->dl", queries, keys)
+
+
+class Batch(dict[str, Tensor]):
+    """Tensors of B examples with D decisions in all and at most L lines each.
+
+    input_ids, attention_mask [B, T]; line_ends, line_identifiers, line_mask [B, L];
+    decision_rows, decision_positions [D]; targets [D, L].
+    """
+
+
+def collate(examples: Sequence[Example], pad: int) -> Batch:
+    """Pad on the right; `line_mask` tells lines from padding."""
+    longest = max(example.length for example in examples)
+    lines = max(len(example.line_ends) for example in examples)
+
+    def padded(values: Sequence[int], size: int, filler: int) -> list[int]:
+        return [*values, *[filler] * (size - len(values))]
+
+    targets = [
+        [*target, *[0.0] * (lines - len(target))] for ex in examples for target in ex.targets
+    ]
+    return Batch(
+        input_ids=torch.tensor([padded(ex.input_ids, longest, pad) for ex in examples]),
+        attention_mask=torch.tensor([padded([1] * ex.length, longest, 0) for ex in examples]),
+        line_ends=torch.tensor([padded(ex.line_ends, lines, 0) for ex in examples]),
+        line_identifiers=torch.tensor([padded(ex.identifiers, lines, 0) for ex in examples]),
+        line_mask=torch.tensor(
+            [padded([1] * len(ex.line_ends), lines, 0) for ex in examples], dtype=torch.bool
+        ),
+        decision_rows=torch.tensor([row for row, ex in enumerate(examples) for _ in ex.decisions]),
+        decision_positions=torch.tensor([p for ex in examples for p in ex.decisions]),
+        targets=torch.tensor(targets),
+    )
+
+
+def read_out(model: nn.Module, states: Tensor, batch: Batch) -> Tensor:
+    """Scores [D, L] from final states [B, T, H]; lines that are padding get -inf.
+
+    Uses the model's `pointer` if it has one, else the output embeddings of the identifiers.
+    """
+    rows = batch["decision_rows"]
+    turn_states = states[rows, batch["decision_positions"]]
+    pointer = getattr(model, "pointer", None)
+    if pointer is not None:
+        everyone = torch.arange(states.shape[0], device=states.device)[:, None]
+        scores = pointer(turn_states, states[everyone, batch["line_ends"]][rows])
+    else:
+        weights = model.get_output_embeddings().weight[batch["line_identifiers"]]
+        scores = torch.einsum("dh,dlh->dl", turn_states, weights[rows])
+    return scores.masked_fill(~batch["line_mask"][rows], float("-inf"))
+
+
+def decision_loss(scores: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy of the decisions against their target distributions."""
+    log_probabilities = scores.float().log_softmax(-1)
+    # Padding lines have target 0 and log-probability -inf, whose product would be NaN.
+    return -(targets * log_probabilities.masked_fill(targets == 0, 0.0)).sum(-1).mean()
+
+
+def correct(scores: Tensor, targets: Tensor) -> Tensor:
+    """For each decision, whether the likeliest line is one of the expected."""
+    return targets.gather(-1, scores.argmax(-1, keepdim=True)).squeeze(-1) > 0

@@ -1,0 +1,100 @@
+"""Decide conversations in batches with torch: for evaluation and calibration, not for serving."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from routing.decision import Calibration, Decision, decide
+from routing.layout import Budget, Layout, choose_identifiers
+from routing.manifest import IdentifierReadOut
+from routing.records import ConversationRecord
+from routing.tokenizer import FileTokenizer
+from training.checkpoint import load_checkpoint
+from training.examples import Example, encode
+from training.readout import collate, read_out
+
+Scores = NDArray[np.float32]
+
+
+class ModelDecider:
+    """Decides by a model and a layout; one forward pass for all decisions of a conversation."""
+
+    def __init__(
+        self,
+        name: str,
+        model: PreTrainedModel,
+        layout: Layout,
+        calibration: Calibration,
+        *,
+        batch_tokens: int = 4096,
+    ) -> None:
+        self.name = name
+        self._model = model
+        self._layout = layout
+        self._calibration = calibration
+        self._batch_tokens = batch_tokens
+
+    @classmethod
+    def from_checkpoint(cls, folder: Path, base: Path | None) -> ModelDecider:
+        """The decider of a checkpoint; `base` is needed for adapters."""
+        model, manifest = load_checkpoint(folder, base)
+        read_out = manifest.read_out
+        identifiers = read_out.identifiers if isinstance(read_out, IdentifierReadOut) else None
+        tokenizer = FileTokenizer(folder / "tokenizer.json")
+        layout = Layout(tokenizer, manifest.budget, identifiers)
+        return cls(manifest.name, model, layout, manifest.calibration)
+
+    @classmethod
+    def untrained(cls, base: Path, budget: Budget | None = None) -> ModelDecider:
+        """The base model as it is, by the identifier read-out: what training has to beat."""
+        tokenizer = FileTokenizer(base / "tokenizer.json")
+        layout = Layout(tokenizer, budget or Budget(), choose_identifiers(tokenizer, 65))
+        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
+        return cls("untrained base", model, layout, Calibration(none_threshold=1.0))
+
+    def decide_all(self, conversations: Iterable[ConversationRecord]) -> Iterator[list[Decision]]:
+        """One list a conversation, one decision a label, in order."""
+        stream = iter(conversations)
+        # A window of conversations is sorted by length, so that batches waste little on padding.
+        while window := list(islice(stream, 64)):
+            for record, scores in zip(window, self.scores(window), strict=True):
+                names = [route.name for route in record.routes]
+                yield [decide(names, row, self._calibration) for row in scores]
+
+    def scores(self, records: list[ConversationRecord]) -> list[list[Scores]]:
+        """Uncalibrated scores [K+1] of every label of every record."""
+        results: list[list[Scores]] = [
+            [np.zeros(0, np.float32)] * len(record.decisions) for record in records
+        ]
+        work: list[tuple[Example, int, list[int]]] = [
+            (example, index, labels)
+            for index, record in enumerate(records)
+            for example, labels in encode(self._layout, record)
+        ]
+        work.sort(key=lambda item: item[0].length)
+        while work:
+            batch = [work.pop()]
+            while work and (len(batch) + 1) * batch[0][0].length <= self._batch_tokens:
+                batch.append(work.pop())
+            rows = iter(self._run([example for example, _, _ in batch]))
+            for example, index, labels in batch:
+                for label in labels:
+                    results[index][label] = next(rows)[: len(example.line_ends)]
+        return results
+
+    @torch.inference_mode()
+    def _run(self, examples: list[Example]) -> list[Scores]:
+        batch = collate(examples, pad=0)
+        states = self._model.base_model(
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            use_cache=False,
+        ).last_hidden_state
+        return list(read_out(self._model, states, batch).float().numpy())
