@@ -1,0 +1,1 @@
+"""Evaluation of deciders on benchmark files: reading, running, measuring and reporting."""
