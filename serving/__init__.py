@@ -1,0 +1,1 @@
+"""The server: engines that decide, and the request path that forwards."""

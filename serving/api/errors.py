@@ -1,0 +1,37 @@
+"""Every error leaves in OpenAI's shape, for paths and methods that do not exist too."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from serving.api.responses import OrjsonResponse
+from serving.errors import ApiError, error_body
+
+
+def install(app: FastAPI) -> None:
+    """Register the handlers."""
+    app.add_exception_handler(ApiError, _api_error)
+    app.add_exception_handler(HTTPException, _http_error)
+
+
+async def _api_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    # A body that was refused unread would be taken for the connection's next request.
+    headers = {"connection": "close"} if error.status in (408, 413) else None
+    return OrjsonResponse(error.body(), error.status, headers)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    path = request.url.path[:200]
+    message = {
+        404: f"There is no {path!r} here.",
+        405: f"{path!r} does not answer {request.method}.",
+    }.get(error.status_code, "The request cannot be handled.")
+    code = {404: "unknown_url", 405: "method_not_allowed"}.get(error.status_code)
+    body = error_body(message, "invalid_request_error", code=code)
+    headers = dict(error.headers) if error.headers else None
+    return OrjsonResponse(body, error.status_code, headers)

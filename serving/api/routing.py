@@ -1,0 +1,51 @@
+"""`POST /routing/v1/chat/completions`: the decision alone, nothing is forwarded."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from serving.api.record import record_of
+from serving.api.responses import Departure, OrjsonResponse
+from serving.gateway import Gateway
+from serving.requests import parse_chat, read_body
+
+routes = APIRouter()
+
+
+@routes.post("/routing/v1/chat/completions")
+async def decide(request: Request) -> Response:
+    """Ranked models with the fallbacks last, the route, and how sure the router is.
+
+    Models of a configured router that are off are left out; pools that the request brings are the
+    caller's own affair and are ranked as they are. When routing fails the answer still is 200, with
+    the fallbacks and a `reason`.
+    """
+    gateway: Gateway = request.app.state.gateway
+    record = record_of(request.scope)
+    chat = parse_chat(await read_body(request, gateway.limits), model_required=False)
+    plan = gateway.plan(chat, decision_only=True)
+    departure = Departure(request.receive)
+    try:
+        outcome = await departure.unless(gateway.decide(plan))
+    finally:
+        departure.close()
+    record.router, record.outcome = plan.router, outcome
+    if plan.inline:
+        models = gateway.ranked(plan, outcome)
+    else:
+        models = [target.name for target in gateway.candidates(plan, outcome)]
+    decision = outcome.decision
+    return OrjsonResponse(
+        {
+            "models": models,
+            "route": outcome.route,
+            "routes": decision.routes if decision else [],
+            "confidence": decision.confidence if decision else None,
+            "distribution": decision.distribution if decision else None,
+            "router": plan.router,
+            "reason": outcome.reason,
+            "trace_id": record.trace_id,
+        }
+    )

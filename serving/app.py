@@ -1,0 +1,108 @@
+"""The ASGI application.
+
+    uvicorn --factory serving.app:from_environment
+
+serves the file that POINTSMAN_CONFIG names; `pointsman serve` does more: see `serving.run`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+
+import structlog
+from fastapi import FastAPI
+
+from serving import logs
+from serving.api import chat, errors, health, models, routing
+from serving.api.record import RequestRecorder
+from serving.catalogue import Catalogue
+from serving.config import DEFAULT_CONFIG, EngineConfig, ServerConfig, load_config
+from serving.decider import Decider
+from serving.engine.base import Engine
+from serving.errors import ConfigError
+from serving.failover import Failover
+from serving.gateway import Gateway
+from serving.latency import Latencies
+from serving.ranking import Ranking
+from serving.routers import build_routers
+from serving.upstream import Upstreams
+
+log = structlog.get_logger("pointsman")
+
+
+def create_app(
+    config: ServerConfig,
+    *,
+    engine: Engine | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> FastAPI:
+    """The application of a configuration.
+
+    `engine` replaces the configured one; `environ` is where keys are looked up, `os.environ` if
+    left out. Raises ConfigError, and UnsupportedCheckpoint for a checkpoint that it cannot serve.
+    """
+    environ = os.environ if environ is None else environ
+    catalogue = Catalogue(config, environ)
+    engine = engine or _configured_engine(config.engine)
+    routers = build_routers(config, catalogue, engine.check_routes)
+    decider = Decider(engine, config.limits.decision_timeout_ms)
+    latencies = Latencies()
+    upstreams = Upstreams(config.limits)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        log.info("starting", providers=catalogue.providers, routers=list(routers))
+        await upstreams.start()
+        # In the background: the process is alive, and answers from fallbacks, while it loads.
+        loading = asyncio.create_task(decider.start())
+        try:
+            yield
+        finally:
+            loading.cancel()
+            with suppress(asyncio.CancelledError):
+                await loading
+            await engine.close()
+            await upstreams.close()
+            log.info("stopped")
+
+    app = FastAPI(title="Pointsman", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.state.started = int(time.time())
+    app.state.gateway = Gateway(
+        limits=config.limits,
+        catalogue=catalogue,
+        routers=routers,
+        stand_ins=config.stand_ins,
+        decider=decider,
+        ranking=Ranking(catalogue, latencies),
+        failover=Failover(upstreams, latencies),
+    )
+    for module in (chat, routing, models, health):
+        app.include_router(module.routes)
+    errors.install(app)
+    app.add_middleware(RequestRecorder)
+    return app
+
+
+def from_environment() -> FastAPI:
+    """The application of POINTSMAN_CONFIG, for servers that take a factory."""
+    logs.configure()
+    return create_app(load_config(os.environ.get("POINTSMAN_CONFIG", DEFAULT_CONFIG)))
+
+
+def _configured_engine(config: EngineConfig | None) -> Engine:
+    if config is None:
+        raise ConfigError("engine: is required")
+    # Only here, so that a server whose engine is elsewhere needs no torch.
+    from serving.engine.embedded import EmbeddedEngine
+
+    return EmbeddedEngine(
+        config.checkpoint,
+        config.base,
+        threads=config.threads,
+        cache_bytes=config.cache_mb * 2**20,
+        max_waiting=config.max_waiting,
+    )

@@ -1,0 +1,223 @@
+"""The server's configuration: one YAML file, typed, refused if it holds a key nobody knows.
+
+Precedence: command line over file. Keys of providers are never in the file: it names the
+environment variable that holds one. Paths in a file are relative to that file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+from urllib.parse import urlsplit
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from routing.tasks import ModelName, Router, TaskName
+from serving.errors import ConfigError, validation_lines
+
+DEFAULT_CONFIG = Path("configs/serve.yaml")
+
+
+def check_base_url(value: str) -> str:
+    """A base URL such as ``https://api.openai.com/v1``, without a trailing slash.
+
+    Raises ValueError without repeating the value, which may come from the environment.
+    """
+    try:
+        parts = urlsplit(value.strip())
+        _ = parts.port  # raises ValueError for one that is no number
+    except ValueError:
+        raise ValueError("must be a URL such as https://host/v1") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("must be a URL such as https://host/v1")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ValueError("must hold no user, password, query or fragment")
+    return value.strip().rstrip("/")
+
+
+BaseUrl = Annotated[str, AfterValidator(check_base_url)]
+EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+ProviderName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$", max_length=64)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Strict(BaseModel):
+    """Base of everything in the file: an unknown key is an error, not silence."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Listen(Strict):
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    """0 picks a free one."""
+
+
+class ProviderConfig(Strict):
+    """An upstream that speaks the OpenAI wire format. Any `provider/model` name reaches it."""
+
+    base_url: BaseUrl | None = None
+    base_url_env: EnvName | None = None
+    """Variable that holds the base URL; the provider is off while it is unset or empty."""
+    api_key_env: EnvName | None = None
+    """Variable that holds the key; null for a provider without keys."""
+    api_key_required: bool = True
+    """Whether the provider is off while its key's variable is unset or empty."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.base_url is None) == (self.base_url_env is None):
+            raise ValueError("give exactly one of base_url and base_url_env")
+        return self
+
+
+class Price(Strict):
+    """US dollars per million tokens."""
+
+    input: Annotated[float, Field(ge=0)]
+    output: Annotated[float, Field(ge=0)]
+
+
+class ModelConfig(Strict):
+    """A public model name that is not simply `provider/model`, or whose price is the owner's."""
+
+    provider: ProviderName
+    model: Annotated[str, Field(min_length=1, max_length=255)]
+    """The upstream's own name for it."""
+    price: Price | None = None
+
+
+class StandIns(Strict):
+    """Who answers for a pool none of whose providers is on, so that routing works without keys."""
+
+    default: ModelName
+    tasks: dict[TaskName, ModelName] = Field(default_factory=dict)
+
+
+class EngineConfig(Strict):
+    """The routing model."""
+
+    kind: Literal["embedded"] = "embedded"
+    checkpoint: Path
+    base: Path | None = None
+    """Folder of the base weights; left out, the command line provides them."""
+    threads: Annotated[int, Field(ge=1, le=256)] = 2
+    cache_mb: Annotated[int, Field(ge=0)] = 512
+    max_waiting: Annotated[int, Field(ge=1)] = 64
+    """Decisions that may wait; beyond it, requests go to their fallbacks at once."""
+
+
+class Limits(Strict):
+    """Bounds of one request."""
+
+    body_bytes: Annotated[int, Field(gt=0)] = 32 * 2**20
+    answer_bytes: Annotated[int, Field(gt=0)] = 64 * 2**20
+    """Of an answer that is not streamed: it is held until it is whole."""
+    decision_timeout_ms: Annotated[float, Field(gt=0)] = 2000
+    connect_s: Seconds = 5
+    first_byte_s: Seconds = 120
+    """Until the first event of a stream, or the head of a whole answer."""
+    idle_s: Seconds = 60
+    """Between two pieces of an answer."""
+    total_s: Seconds = 600
+    """The whole request, all attempts and the stream included."""
+
+
+class LocalUpstream(Strict):
+    """The base model as a chat upstream on this machine, started and stopped with the server."""
+
+    enabled: bool = False
+    port: Annotated[int, Field(ge=0, le=65535)] = 0
+    """0 picks a free one."""
+    base: Path | None = None
+    """Folder of its weights; left out, the command line provides them."""
+    url_env: EnvName = "POINTSMAN_LOCAL_URL"
+    """The variable through which a provider of this file learns its base URL."""
+
+
+class ServerConfig(Strict):
+    """A whole file."""
+
+    listen: Listen = Listen()
+    engine: EngineConfig | None = None
+    presets: Path | None = None
+    """Folder of preset files."""
+    preset_routers: list[str] = Field(default_factory=list)
+    """Presets that are served as routers, by slug."""
+    routers: list[Router] = Field(default_factory=list)
+    """The owner's own routers, in the form of the routers' CRUD body."""
+    providers: dict[ProviderName, ProviderConfig] = Field(default_factory=dict)
+    models: dict[ModelName, ModelConfig] = Field(default_factory=dict)
+    stand_ins: StandIns | None = None
+    limits: Limits = Limits()
+    local_upstream: LocalUpstream = LocalUpstream()
+
+    @model_validator(mode="after")
+    def _known_providers(self) -> Self:
+        for name, model in self.models.items():
+            if model.provider not in self.providers:
+                raise ValueError(f"models.{name}.provider: no provider {model.provider!r}")
+        if self.preset_routers and self.presets is None:
+            raise ValueError("preset_routers: needs presets, the folder of preset files")
+        return self
+
+
+def load_config(path: str | Path) -> ServerConfig:
+    """Read and check a file; raises ConfigError that names file and field."""
+    path = Path(path)
+    config = parse(ServerConfig, read_yaml(path), path)
+    folder = path.resolve().parent
+    update: dict[str, Any] = {}
+    if config.presets:
+        update["presets"] = (folder / config.presets).resolve()
+    if config.engine:
+        paths = {"checkpoint": (folder / config.engine.checkpoint).resolve()}
+        if config.engine.base:
+            paths["base"] = (folder / config.engine.base).resolve()
+        update["engine"] = config.engine.model_copy(update=paths)
+    if config.local_upstream.base:
+        base = {"base": (folder / config.local_upstream.base).resolve()}
+        update["local_upstream"] = config.local_upstream.model_copy(update=base)
+    return config.model_copy(update=update)
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def parse(kind: type[M], raw: Any, path: Path) -> M:
+    """A model of a file's content; raises ConfigError with one line a problem."""
+    try:
+        return kind.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(
+            "\n".join(f"{path}: {line}" for line in validation_lines(error))
+        ) from None
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML lets a later key replace an earlier one silently; a router must not vanish so."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str | int):
+                continue
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} is given twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file; raises ConfigError with file and line."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return yaml.load(file, _UniqueKeys) or {}
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not YAML: {error}") from None

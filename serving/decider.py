@@ -1,0 +1,161 @@
+"""Asks the engine, under a time limit, and never lets its failure become the request's."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import structlog
+
+from routing.conversation import Conversation
+from routing.decision import Decision
+from routing.errors import InvalidScores
+from routing.tasks import NONE, Route
+from serving.engine.base import Engine, EngineBusy
+
+Reason = Literal[
+    "no_task_matches",
+    "no_text",
+    "engine_not_ready",
+    "engine_busy",
+    "engine_error",
+    "decision_timeout",
+]
+"""Why a request goes to the fallbacks."""
+
+SUM_TOLERANCE = 1e-3
+MAX_ABANDONED = 64
+"""Decisions that ran out of time and did not stop when told; beyond it the engine is not asked."""
+
+log = structlog.get_logger("pointsman")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A decision or the reason that there is none; also a decision for "none" has a reason."""
+
+    decision: Decision | None
+    reason: Reason | None
+    milliseconds: float
+
+    @property
+    def route(self) -> str | None:
+        return self.decision.route if self.decision else None
+
+
+class Decider:
+    """Bounds an engine: by its readiness, by time, and by whether its answer makes sense."""
+
+    def __init__(self, engine: Engine, timeout_ms: float) -> None:
+        self.engine = engine
+        self.counts: Counter[str] = Counter()
+        """Outcomes so far: "decided" or a Reason."""
+        self._timeout = timeout_ms / 1000
+        self._ready = False
+        self._failure: str | None = None
+        self._abandoned: set[asyncio.Task[Decision]] = set()
+
+    @property
+    def ready(self) -> bool:
+        """Whether the engine has answered once."""
+        return self._ready
+
+    @property
+    def failure(self) -> str | None:
+        """Why the engine did not start, in words for the owner; None while it may yet."""
+        return self._failure
+
+    async def start(self) -> None:
+        """Load the engine; a failure is logged and remembered, requests go to fallbacks."""
+        try:
+            await self.engine.start()
+        except Exception as error:
+            self._failure = f"{type(error).__name__}: {error}"
+            log.error("engine_failed_to_start", engine=self.engine.name, error=self._failure)
+        else:
+            self._ready = True
+            log.info("engine_ready", engine=self.engine.name, version=self.engine.version)
+
+    async def decide(self, routes: Sequence[Route], conversation: Conversation) -> Outcome:
+        """The engine's decision about the last user turn, or the reason for having none."""
+        started = time.perf_counter()
+        decision, reason = await self._ask(routes, conversation)
+        self.counts[reason or "decided"] += 1
+        return Outcome(decision, reason, (time.perf_counter() - started) * 1000)
+
+    async def _ask(
+        self, routes: Sequence[Route], conversation: Conversation
+    ) -> tuple[Decision | None, Reason | None]:
+        if not conversation.has_user_text:
+            return None, "no_text"
+        if not self._ready:
+            return None, "engine_not_ready"
+        if len(self._abandoned) >= MAX_ABANDONED:
+            log.error("routing_failed", reason="engine_error", error="decisions do not stop")
+            return None, "engine_error"
+        asked = conversation.up_to_last_user_turn()
+        # Not asyncio.timeout, which would wait for an engine that swallows its cancellation.
+        task = asyncio.ensure_future(self.engine.decide(routes, asked))
+        try:
+            done, _ = await asyncio.wait({task}, timeout=self._timeout)
+        except asyncio.CancelledError:
+            self._abandon(task)
+            raise
+        if not done:
+            self._abandon(task)
+            log.warning("routing_failed", reason="decision_timeout")
+            return None, "decision_timeout"
+        try:
+            decision = check_decision(task.result(), routes)
+        except EngineBusy:
+            log.warning("routing_failed", reason="engine_busy")
+            return None, "engine_busy"
+        except (Exception, asyncio.CancelledError) as error:
+            # Only where it happened: an engine's message may hold a piece of the prompt.
+            log.error("routing_failed", reason="engine_error", error=where_raised(error))
+            return None, "engine_error"
+        return decision, None if decision.route is not None else "no_task_matches"
+
+    def _abandon(self, task: asyncio.Task[Decision]) -> None:
+        task.cancel()
+        self._abandoned.add(task)
+        task.add_done_callback(self._forget)
+
+    def _forget(self, task: asyncio.Task[Decision]) -> None:
+        self._abandoned.discard(task)
+        if not task.cancelled():
+            task.exception()  # retrieved, or asyncio would print it
+
+
+def check_decision(decision: object, routes: Sequence[Route]) -> Decision:
+    """The decision if it makes sense for these routes; raises InvalidScores if not."""
+    if not isinstance(decision, Decision):
+        raise InvalidScores(f"the engine answered with {type(decision).__name__}")
+    names = [route.name for route in routes]
+    numbers = [decision.confidence, *decision.distribution.values()]
+    if not all(isinstance(n, int | float) and math.isfinite(n) and 0 <= n <= 1 for n in numbers):
+        raise InvalidScores("probabilities must be finite and between 0 and 1")
+    if set(decision.distribution) != {*names, NONE}:
+        raise InvalidScores("the distribution is not over these routes")
+    if abs(sum(decision.distribution.values()) - 1) > SUM_TOLERANCE:
+        raise InvalidScores("the distribution does not sum to 1")
+    chosen = [decision.route] if decision.route is not None else []
+    if any(name not in names for name in [*chosen, *decision.routes]):
+        raise InvalidScores("the chosen route is none of these")
+    return decision
+
+
+def where_raised(error: BaseException) -> str:
+    """Type of an exception and the place it came from, without its message."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return type(error).__name__
+    code = trace.tb_frame.f_code
+    return f"{type(error).__name__} in {code.co_qualname}, line {trace.tb_lineno}"

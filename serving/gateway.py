@@ -1,0 +1,158 @@
+"""What happens to one request, apart from HTTP: plan it, decide it, list its candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from routing.conversation import Conversation, normalise
+from routing.errors import ContractError, InvalidRequest
+from routing.tasks import ROUTER_PREFIX, Pool, preference_pools
+from serving.catalogue import Catalogue, Target
+from serving.config import Limits, StandIns
+from serving.decider import Decider, Outcome
+from serving.errors import ApiError, bad_request, from_contract, unknown_model
+from serving.failover import Failover
+from serving.ranking import Ranking
+from serving.requests import ChatRequest
+from serving.routers import ServedRouter
+
+MAX_MODEL_NAME = 255
+"""Characters; names are echoed into headers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A request that is to be routed."""
+
+    router: str | None
+    """Name of the configured router; None where the request brings its own pools only."""
+    pools: tuple[Pool, ...]
+    fallbacks: tuple[str, ...]
+    inline: bool
+    """Whether the pools are the request's own."""
+    conversation: Conversation
+    streamed: bool
+
+    def pool(self, route: str) -> Pool:
+        """The pool of a task of this plan."""
+        return next(pool for pool in self.pools if pool.route.name == route)
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """The parts of a running server."""
+
+    limits: Limits
+    catalogue: Catalogue
+    routers: Mapping[str, ServedRouter]
+    stand_ins: StandIns | None
+    decider: Decider
+    ranking: Ranking
+    failover: Failover
+
+    def plan(self, chat: ChatRequest, *, decision_only: bool = False) -> Plan:
+        """What to decide, and among what; raises ApiError for anything that cannot be routed.
+
+        Pools inside the request replace those of the router. With them `model` may be a plain name,
+        which then is the only fallback. Only where nothing is forwarded (`decision_only`) may they
+        name models that are not served.
+        """
+        router = self._router(chat.model)
+        fallbacks = router.fallbacks if router else (chat.model,) if chat.model else ()
+        if router is None and chat.model and not decision_only:
+            self.served(chat.model)
+        if chat.preferences is not None:
+            pools = self._inline_pools(chat, served_only=not decision_only)
+        elif router is not None:
+            pools = router.pools
+        else:
+            raise bad_request("model must be router:<name>, or give routing_preferences", "model")
+        try:
+            conversation = normalise(chat.messages)
+        except ContractError as error:
+            raise from_contract(error) from None
+        return Plan(
+            router=router.name if router else None,
+            pools=pools,
+            fallbacks=fallbacks,
+            inline=chat.preferences is not None,
+            conversation=conversation,
+            streamed=chat.stream,
+        )
+
+    async def decide(self, plan: Plan) -> Outcome:
+        """The decision, or why there is none; never raises for an engine's failure."""
+        return await self.decider.decide([pool.route for pool in plan.pools], plan.conversation)
+
+    def ranked(self, plan: Plan, outcome: Outcome) -> list[str]:
+        """The chosen task's models best first, then the fallbacks; each once, on or off."""
+        names: list[str] = []
+        if outcome.route is not None:
+            pool = plan.pool(outcome.route)
+            policy = pool.selection_policy
+            names = self.ranking.order(pool.models, policy, streamed=plan.streamed)
+        return list(dict.fromkeys([*names, *plan.fallbacks]))
+
+    def candidates(self, plan: Plan, outcome: Outcome) -> list[Target]:
+        """The models to ask, in order: those that are on, else the stand-ins, if there are any."""
+        targets = self._on(self.ranked(plan, outcome))
+        if targets or self.stand_ins is None:
+            return targets
+        own = self.stand_ins.tasks.get(outcome.route) if outcome.route is not None else None
+        return self._on(dict.fromkeys([*([own] if own else []), self.stand_ins.default]))
+
+    def served(self, name: str) -> Target:
+        """The model behind a plain name; raises ApiError 404."""
+        target = self.catalogue.target(name) if len(name) <= MAX_MODEL_NAME else None
+        if target is None:
+            raise unknown_model(name, self.catalogue.why_off(name))
+        return target
+
+    def models(self) -> list[str]:
+        """Names of the models that can be asked now: listed ones, then those in pools."""
+        pooled = [
+            name
+            for router in self.routers.values()
+            for name in [*(m for pool in router.pools for m in pool.models), *router.fallbacks]
+        ]
+        listed = dict.fromkeys([*self.catalogue.listed(), *pooled])
+        return [target.name for target in self._on(listed)]
+
+    def _router(self, model: str | None) -> ServedRouter | None:
+        if model is None or not model.startswith(ROUTER_PREFIX):
+            return None
+        router = self.routers.get(model.removeprefix(ROUTER_PREFIX))
+        if router is None:
+            raise unknown_model(model)
+        return router
+
+    def _inline_pools(self, chat: ChatRequest, *, served_only: bool) -> tuple[Pool, ...]:
+        assert chat.preferences is not None
+        field = "routing_preferences"
+        try:
+            pools = preference_pools(chat.preferences)
+            self.decider.engine.check_routes([pool.route for pool in pools])
+        except InvalidRequest as error:
+            raise bad_request(f"{field}: {error.message}", field) from None
+        except ValueError as error:
+            raise bad_request(f"{field}: {error}", field) from None
+        for index, pool in enumerate(pools if served_only else ()):
+            for number, model in enumerate(pool.models):
+                if not self.catalogue.known(model):
+                    at = f"{field}[{index}].models[{number}]"
+                    raise bad_request(f"{at}: this server does not serve {model!r}", at)
+        return tuple(pools)
+
+    def _on(self, names: Iterable[str]) -> list[Target]:
+        return [target for name in names if (target := self.catalogue.target(name)) is not None]
+
+
+def nothing_on() -> ApiError:
+    """503: the owner has switched no model on that could answer."""
+    return ApiError(
+        503,
+        "No model of this router is switched on: its providers have no keys on this server.",
+        "server_error",
+        code="no_model_available",
+    )

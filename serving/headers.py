@@ -1,0 +1,62 @@
+"""Headers that say what was decided. Nothing reaches one unescaped."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Sequence
+from urllib.parse import quote
+
+from serving.decider import Outcome
+from serving.failover import Attempt
+
+ROUTE = "x-model-router-selected-route"
+ROUTER = "x-pointsman-router"
+CONFIDENCE = "x-pointsman-confidence"
+DECISION_MS = "x-pointsman-decision-ms"
+REASON = "x-pointsman-fallback-reason"
+MODEL = "x-pointsman-model"
+ATTEMPTS = "x-pointsman-attempts"
+TRACE_ID = "x-pointsman-trace-id"
+
+NO_ROUTE = "none"
+"""Value of the route header where no task was chosen; tasks cannot be called so."""
+
+# Printable ASCII but the escape itself, so that unquoting gives the name back exactly.
+_PLAIN = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
+_IN_LIST = _PLAIN.translate(str.maketrans("", "", ",= "))
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+def escaped(text: str, *, plain: str = _PLAIN) -> str:
+    """Percent-encoded UTF-8 wherever it is not printable ASCII."""
+    return quote(text, safe=plain, errors="replace")
+
+
+def decision_headers(router: str | None, outcome: Outcome) -> dict[str, str]:
+    """What was decided; confidence only where the engine decided, else the reason."""
+    headers = {
+        ROUTE: escaped(outcome.route) if outcome.route is not None else NO_ROUTE,
+        DECISION_MS: f"{outcome.milliseconds:.1f}",
+    }
+    if router is not None:
+        headers[ROUTER] = escaped(router)
+    if outcome.decision is not None:
+        headers[CONFIDENCE] = f"{outcome.decision.confidence:.4f}"
+    if outcome.reason is not None:
+        headers[REASON] = outcome.reason
+    return headers
+
+
+def attempt_headers(attempts: Sequence[Attempt]) -> dict[str, str]:
+    """``model=result`` of every attempt in order, and the model asked last."""
+    if not attempts:
+        return {}
+    tried = ", ".join(f"{escaped(a.model, plain=_IN_LIST)}={a.result}" for a in attempts)
+    return {MODEL: escaped(attempts[-1].model), ATTEMPTS: tried}
+
+
+def trace_id(traceparent: str | None) -> str:
+    """32 hexadecimal digits: the client's W3C trace id if it sent a valid one, else a new one."""
+    match = _TRACEPARENT.fullmatch(traceparent or "")
+    return match[1] if match and match[1] != "0" * 32 else uuid.uuid4().hex
