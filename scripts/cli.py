@@ -116,6 +116,17 @@ def calibrate(
     print(run(checkpoint, _base_of(checkpoint), _file(data, "validation")))
 
 
+@app.command()
+def card(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint folder.")],
+    report: Annotated[Path, typer.Option(help="JSON that `pointsman eval --output` wrote.")],
+) -> None:
+    """Write the checkpoint's card anew, with measured results."""
+    from training.card import read_report, write_card
+
+    print(write_card(checkpoint, read_report(report)))
+
+
 @app.command(name="eval")
 def evaluate(
     files: Annotated[list[Path], typer.Argument(help="Files of decision records.")],

@@ -9,6 +9,7 @@ from routing.calibration import fit, labelled
 from routing.decision import Calibration
 from routing.manifest import load_manifest
 from routing.records import read_conversations
+from training.card import write_card
 from training.scoring import ModelDecider
 
 logger = logging.getLogger(__name__)
@@ -26,5 +27,6 @@ def calibrate(checkpoint: Path, base: Path | None, validation: Path) -> Calibrat
     calibration = fit(decisions)
     manifest = load_manifest(checkpoint)
     manifest.model_copy(update={"calibration": calibration}).save(checkpoint)
+    write_card(checkpoint)
     logger.info("calibrated on %d decisions: %s", len(decisions), calibration)
     return calibration

@@ -26,6 +26,7 @@ from routing.manifest import (
     load_manifest,
 )
 from routing.pointer import POINTER_FILE
+from training.card import write_card
 from training.readout import Pointer
 from training.recipe import TrainRecipe
 
@@ -86,6 +87,7 @@ def save_checkpoint(
         },
     )
     manifest.save(part)
+    write_card(part)
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
     return folder

@@ -18,7 +18,7 @@ def plain_model(model: nn.Module) -> nn.Module:
     return inner
 
 
-class RoutingTrainer(SFTTrainer):  # type: ignore[misc]  # TRL has no types
+class RoutingTrainer(SFTTrainer):
     """Decides in one forward pass over each conversation and trains all of its decisions."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -1,0 +1,57 @@
+# Two commands: `make serve` and `make test`. Each sets up what it needs; later runs reuse it.
+PYTHON ?= python3
+VENV ?= .venv
+PORT ?= 8080
+CONFIG ?= configs/serve.yaml
+RECIPE ?= nano-lora
+DATA_RECIPE ?= nano-corpus
+DATA ?= data/$(DATA_RECIPE)
+CHECKPOINT ?= checkpoints/nano
+
+export PYTHON
+export HF_HUB_OFFLINE := 1
+export TOKENIZERS_PARALLELISM := false
+
+INPUTS := pyproject.toml configs/constraints.txt scripts/install.sh scripts/base_model.py
+BIN := $(VENV)/bin
+
+.PHONY: serve test check data train eval bench-decision-time clean help
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+serve: $(VENV)/.serve ## Install what is needed and serve on 127.0.0.1:$(PORT)
+	$(BIN)/pointsman serve --config $(CONFIG) --port $(PORT)
+
+test: $(VENV)/.dev check ## Install what is needed and run lint, types and tests
+	$(BIN)/python -m pytest $(PYTEST)
+
+check: $(VENV)/.dev ## Lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+data: $(VENV)/.dev ## Make routing data: DATA_RECIPE=name POINTSMAN_CORPORA=folder
+	$(BIN)/pointsman data $(DATA_RECIPE) --output $(DATA)
+
+train: $(VENV)/.dev ## Train and calibrate: RECIPE=name DATA=folder
+	$(BIN)/pointsman train $(RECIPE) --data $(DATA)
+
+eval: $(VENV)/.dev ## Measure a checkpoint: CHECKPOINT=folder FILES="a.jsonl b.jsonl"
+	$(BIN)/pointsman eval --checkpoint $(CHECKPOINT) $(FILES)
+
+bench-decision-time: $(VENV)/.dev ## Decision time, caches warm and cold
+	$(BIN)/python -m scripts.bench.decision_time --checkpoint $(CHECKPOINT)
+
+# Everything that serves is in `dev` too: either stamp will do for it.
+$(VENV)/.serve: $(INPUTS)
+	@if [ -e $(VENV)/.dev ]; then extra=dev; else extra=serve; fi; \
+	    echo "Setting up $(VENV) ($$extra)"; ./scripts/install.sh $(VENV) $$extra
+	@touch $@
+
+$(VENV)/.dev: $(INPUTS)
+	@echo "Setting up $(VENV) (dev)"; ./scripts/install.sh $(VENV) dev
+	@touch $@ $(VENV)/.serve
+
+clean: ## Remove the environment
+	rm -rf $(VENV)
