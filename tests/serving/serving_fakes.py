@@ -302,14 +302,15 @@ async def serving(
     url = f"http://127.0.0.1:{port}"
     try:
         async with httpx.AsyncClient(base_url=url, timeout=10) as http:
-            await _until_answers(url + ("/readyz" if wait_ready else "/healthz"))
+            await until_answers(url + ("/readyz" if wait_ready else "/healthz"))
             yield Running(url, http, engine, upstream, app)
     finally:
         server.stop()
         await asyncio.wait_for(task, 10)
 
 
-async def _until_answers(url: str) -> None:
+async def until_answers(url: str) -> None:
+    """Wait until a URL answers 200, for a few seconds; raises TimeoutError."""
     async with aiohttp.ClientSession() as session:
         for _ in range(500):
             try:

@@ -1,0 +1,250 @@
+"""Training for real on tiny models: both read-outs, resumption, checkpoints that others load."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from routing_data import records
+from tiny import copy_tokenizer, make_model
+
+from routing.decision import Calibration
+from routing.errors import InvalidRecord
+from routing.layout import Budget, Layout, choose_identifiers
+from routing.manifest import load_manifest
+from routing.pointer import PointerHead
+from routing.tasks import Route
+from routing.tokenizer import FileTokenizer
+from training.calibrate import calibrate
+from training.examples import encode
+from training.readout import Pointer, collate, decision_loss
+from training.recipe import RecipeError, TrainRecipe, load_recipe
+from training.scoring import ModelDecider
+from training.train import train
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    make_model("llama", seed=0).save_pretrained(folder)
+    copy_tokenizer(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "train.jsonl"
+    path.write_text("".join(record.model_dump_json() + "\n" for record in records(120)))
+    return path
+
+
+def recipe(**updates: Any) -> TrainRecipe:
+    values: dict[str, Any] = {
+        "name": "tiny",
+        "base_model": "tiny",
+        "pointer_dim": 32,
+        "lora": {"r": 8, "alpha": 16, "targets": ["q_proj", "v_proj", "up_proj", "down_proj"]},
+        "batch_conversations": 6,
+        "max_steps": 40,
+        "learning_rate": 1e-2,
+        "warmup_steps": 2,
+        "schedule": "constant",
+        "save_every": 10,
+    }
+    return TrainRecipe.model_validate({**values, **updates})
+
+
+def losses(run: Path) -> list[float]:
+    state = sorted((run / "steps").glob("*/trainer_state.json"), key=lambda p: p.stat().st_mtime)
+    return [e["loss"] for e in json.loads(state[-1].read_text())["log_history"] if "loss" in e]
+
+
+@pytest.mark.parametrize("read_out", ["pointer", "identifier"])
+def test_training_learns_and_its_checkpoint_decides(
+    base: Path, tmp_path: Path, read_out: str
+) -> None:
+    # A tiny random model cannot generalise, but it can learn four conversations by heart.
+    known = records(4)
+    few = tmp_path / "few.jsonl"
+    few.write_text("".join(record.model_dump_json() + "\n" for record in known))
+    small = recipe(read_out=read_out, batch_conversations=4, max_steps=60)
+    checkpoint = train(small, base, "test", few, tmp_path)
+    course = losses(tmp_path)
+    assert course[-1] < 0.5 * course[0]
+
+    manifest = load_manifest(checkpoint)
+    assert manifest.read_out.kind == read_out
+    assert manifest.weights == "adapter"
+    names = {path.name for path in checkpoint.iterdir()} - {"manifest.json"}
+    assert names == set(manifest.files)
+    assert ("pointer.safetensors" in names) == (read_out == "pointer")
+    assert str(base) not in "".join(p.read_text() for p in checkpoint.glob("*.json"))
+
+    # What was trained is what was saved: the loaded checkpoint fits the data it was trained on.
+    decider = ModelDecider.from_checkpoint(checkpoint, base)
+    if read_out == "pointer":
+        assert accuracy(decider, known) > 0.8
+
+
+def accuracy(decider: ModelDecider, known: list[Any]) -> float:
+    """Share of decisions whose likeliest outcome is right."""
+    hits = [
+        (max(decision.distribution, key=lambda n: decision.distribution[n]))
+        in (label.expected or ["none"])
+        for record, decisions in zip(known, decider.decide_all(known), strict=True)
+        for label, decision in zip(record.decisions, decisions, strict=True)
+    ]
+    return sum(hits) / len(hits)
+
+
+def test_a_run_that_was_cut_off_ends_like_one_that_was_not(
+    base: Path, data: Path, tmp_path: Path
+) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    train(recipe(max_steps=8, save_every=4), base, "test", data, whole)
+    train(recipe(max_steps=8, save_every=4), base, "test", data, cut)
+    for path in (cut / "steps" / "checkpoint-8", cut / "checkpoint"):
+        for file in path.iterdir():
+            file.unlink()
+        path.rmdir()
+    train(recipe(max_steps=8, save_every=4), base, "test", data, cut)
+    same = [(run / "checkpoint" / "adapter_model.safetensors").read_bytes() for run in (whole, cut)]
+    assert same[0] == same[1]
+
+
+def test_full_fine_tuning_leaves_a_whole_model(base: Path, data: Path, tmp_path: Path) -> None:
+    small = recipe(lora=None, max_steps=3, learning_rate=1e-3)
+    checkpoint = train(small, base, "test", data, tmp_path)
+    manifest = load_manifest(checkpoint)
+    assert manifest.weights == "merged"
+    decisions = list(ModelDecider.from_checkpoint(checkpoint, None).decide_all(records(2)))
+    assert [len(each) for each in decisions] == [3, 3]
+
+
+def test_calibration_is_stored_in_the_manifest(base: Path, data: Path, tmp_path: Path) -> None:
+    checkpoint = train(recipe(max_steps=3), base, "test", data, tmp_path)
+    before = load_manifest(checkpoint)
+    fitted = calibrate(checkpoint, base, data)
+    after = load_manifest(checkpoint)
+    assert after.calibration == fitted != Calibration()
+    assert after.version != before.version
+    assert after.files == before.files
+
+
+def test_training_scores_equal_the_read_out_of_engines() -> None:
+    torch.manual_seed(1)
+    pointer = Pointer(hidden=16, dim=8)
+    torch.nn.init.normal_(pointer.key.weight)
+    turns, lines = torch.randn(3, 16), torch.randn(3, 5, 16)
+    head = PointerHead(
+        pointer.query.weight.detach().numpy(),
+        pointer.key.weight.detach().numpy(),
+        float(pointer.log_scale),
+    )
+    expected = pointer(turns, lines).detach().numpy()
+    for row in range(3):
+        scores = head.scores(turns[row].numpy(), head.keys(lines[row].numpy()))
+        np.testing.assert_allclose(scores, expected[row], rtol=1e-4, atol=1e-5)
+
+
+def test_batches_do_not_change_scores(base: Path) -> None:
+    tokenizer = FileTokenizer(base / "tokenizer.json")
+    model = make_model("llama", seed=3)
+    model.pointer = Pointer(64, 32)
+    layout = Layout(tokenizer, Budget())
+    known = [*records(4, turns=1), *records(4, seed=1, turns=5)]
+    one_by_one = ModelDecider("one", model, layout, Calibration(), batch_tokens=1)
+    together = ModelDecider("all", model, layout, Calibration(), batch_tokens=100_000)
+    for single, batched in zip(one_by_one.scores(known), together.scores(known), strict=True):
+        for left, right in zip(single, batched, strict=True):
+            np.testing.assert_allclose(left, right, rtol=1e-3, atol=1e-3)
+
+
+def test_a_decision_does_not_see_what_follows_it(base: Path) -> None:
+    model = make_model("llama", seed=3)
+    model.pointer = Pointer(64, 32)
+    layout = Layout(FileTokenizer(base / "tokenizer.json"), Budget())
+    decider = ModelDecider("d", model, layout, Calibration())
+    (long,) = records(1, turns=4)
+    short = long.model_copy(update={"messages": long.messages[:3], "decisions": long.decisions[:2]})
+    (scores_long,), (scores_short,) = decider.scores([long]), decider.scores([short])
+    for left, right in zip(scores_long, scores_short, strict=False):
+        np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-4)
+
+
+def test_a_long_conversation_becomes_several_examples(base: Path) -> None:
+    layout = Layout(FileTokenizer(base / "tokenizer.json"), Budget(max_tokens=256, user_tokens=64))
+    (record,) = records(1, turns=30)
+    examples = list(encode(layout, record))
+    assert len(examples) > 1
+    assert [number for _, numbers in examples for number in numbers] == list(range(30))
+    assert all(example.length <= 256 for example, _ in examples)
+
+
+def test_identifiers_are_dealt_anew_for_each_record(base: Path) -> None:
+    tokenizer = FileTokenizer(base / "tokenizer.json")
+    layout = Layout(tokenizer, Budget(), choose_identifiers(tokenizer, 20))
+    (record,) = records(1)
+    draws = {
+        tuple(example.identifiers)
+        for seed in range(5)
+        for example, _ in encode(layout, record, redraw=random.Random(seed))
+    }
+    assert len(draws) == 5
+
+
+def test_several_right_routes_share_the_target(base: Path) -> None:
+    tokenizer = FileTokenizer(base / "tokenizer.json")
+    (record,) = records(1, turns=1)
+    both = [route.name for route in record.routes[:2]]
+    record.decisions[0].expected = both
+    ((example, _),) = encode(Layout(tokenizer, Budget()), record)
+    assert example.targets == [[0.5, 0.5, 0.0, 0.0]]
+    small = record.model_copy(update={"routes": [Route(name="x", description="y")]})
+    small.decisions[0].expected = []
+    ((other, _),) = encode(Layout(tokenizer, Budget()), small)
+    batch = collate([example, other], pad=2)
+    assert batch["targets"].tolist() == [[0.5, 0.5, 0, 0], [0, 1, 0, 0]]
+    scores = torch.zeros(2, 4).masked_fill(~batch["line_mask"], float("-inf"))
+    assert float(decision_loss(scores, batch["targets"])) == pytest.approx(
+        (np.log(4) + np.log(2)) / 2
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "complaint"),
+    [
+        ("name: x", {}, "base_model"),
+        ("- a", {}, "must be a mapping"),
+        ("{", {}, "cannot read"),
+        (None, {"learning_rat": 1}, "learning_rat"),
+        (None, {"lora.rank": 4}, r"lora\.rank"),
+        (None, {"budget.max_tokens": 3}, r"budget\.max_tokens"),
+    ],
+)
+def test_bad_recipes_name_the_field(
+    tmp_path: Path, text: str | None, overrides: dict[str, Any], complaint: str
+) -> None:
+    path = tmp_path / "r.yaml"
+    released = ROOT / "configs" / "recipes" / "nano-lora.yaml"
+    path.write_text(released.read_text() if text is None else text)
+    with pytest.raises(RecipeError, match=complaint):
+        load_recipe(path, overrides)
+
+
+def test_bad_data_is_refused_before_training(base: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text("")
+    with pytest.raises(RecipeError, match="no decisions"):
+        train(recipe(), base, "test", empty, tmp_path / "run")
+    empty.write_text('{"id": "1"}\n')
+    with pytest.raises(InvalidRecord, match=r"empty\.jsonl:1"):
+        train(recipe(), base, "test", empty, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
