@@ -70,6 +70,30 @@ def data(
         print(folder / name, " ".join(f"{key}={value}" for key, value in facts.items()))
 
 
+taxonomy = typer.Typer(help="The taxonomy of tasks that data is made from.", no_args_is_help=True)
+app.add_typer(taxonomy, name="taxonomy")
+
+
+@taxonomy.command(name="check")
+def check_taxonomy(
+    folder: Annotated[Path, typer.Argument(help="Folder of domain files.")] = CONFIGS / "taxonomy",
+) -> None:
+    """Find duplicates, near-duplicates, leaking descriptions and tasks without neighbours."""
+    from data_synthesis.taxonomy import load_taxonomy
+    from data_synthesis.taxonomy_check import check
+
+    loaded = load_taxonomy(folder)
+    findings = check(loaded)
+    for finding in findings:
+        print(f"{finding.kind}: {finding.key}: {finding.text}")
+    print(
+        f"{len(loaded.domains)} domains, {sum(1 for _ in loaded.tasks())} tasks, "
+        f"{len(findings)} findings"
+    )
+    if findings:
+        raise typer.Exit(1)
+
+
 @app.command()
 def train(
     recipe: Annotated[str, typer.Argument(help="Name under configs/recipes, or a YAML file.")],
