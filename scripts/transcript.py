@@ -34,7 +34,7 @@ def hold(client: OpenAI, router: str, turns: list[str]) -> None:
     messages: list[Any] = []
     for number, text in enumerate(turns):
         messages.append({"role": "user", "content": text})
-        ask = client.chat.completions.with_raw_response.create
+        ask: Any = client.chat.completions.with_raw_response.create
         if number % 2:
             raw = ask(model=f"router:{router}", messages=messages, max_tokens=40, stream=True)
             answer = "".join(

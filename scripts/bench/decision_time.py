@@ -38,17 +38,50 @@ from routing.tokenizer import FileTokenizer
 NEW_TURN_TOKENS = 60
 HISTORY_USER_TOKENS, HISTORY_ANSWER_TOKENS, EXCHANGES = 60, 100, 3
 
+# As long as the presets' descriptions, and of their kind; fixed here so that figures compare.
 ROUTES = [
     Route(name=name, description=description)
     for name, description in (
-        ("code generation", "Write new functions, classes, scripts or whole programs."),
-        ("bug fixing", "Find and fix the cause of errors, crashes or wrong results in code."),
-        ("code review", "Judge code or a change for correctness, style, safety and speed."),
-        ("system design", "Plan architecture, interfaces, data models and trade-offs."),
-        ("data analysis", "Query, summarise or chart data, and explain what it shows."),
-        ("writing", "Draft or edit prose such as letters, posts, reports and stories."),
-        ("translation", "Turn a text into another language and keep its tone."),
-        ("document questions", "Answer from the documents, pages or files that were given."),
+        (
+            "code_generation",
+            "Writing new code from a description, such as a function, class, script, query or "
+            "whole feature.",
+        ),
+        (
+            "debugging",
+            "Finding and fixing why existing code fails, from error messages, stack traces, "
+            "crashes or wrong output.",
+        ),
+        (
+            "test_writing",
+            "Writing or extending automated tests, fixtures and mocks for code that already "
+            "exists.",
+        ),
+        (
+            "code_explanation",
+            "Explaining what given code, a command or a language feature does, without changing "
+            "anything.",
+        ),
+        (
+            "code_review_and_refactoring",
+            "Reviewing or restructuring working code for readability, speed or security while "
+            "its behaviour stays the same.",
+        ),
+        (
+            "system_design",
+            "Planning software before it is coded, with its architecture, data model, interfaces "
+            "and choice of technology.",
+        ),
+        (
+            "devops_and_deployment",
+            "Building, releasing and operating software with containers, pipelines, cloud "
+            "services, shells, version control and monitoring.",
+        ),
+        (
+            "translation",
+            "Turning a given text into another language, keeping its meaning, tone and layout as "
+            "they are.",
+        ),
     )
 ]
 WORDS = " ".join(route.description for route in ROUTES).lower().split()

@@ -101,7 +101,7 @@ def test_a_paraphrase_that_repeats_is_an_echo(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tasks", "updates", "complaint"),
     [
-        ([task("One")], {}, r"offices\.yaml: tasks\.0\.name"),
+        ([task("One", alternatives=["uno"])], {}, r"offices\.yaml: tasks\.0\.name"),
         ([task("one", neighbours=["two"])], {}, "no such neighbour: offices/two"),
         ([task("one", neighbours=["one"])], {}, "no such neighbour: offices/one"),
         ([task("one"), task("one")], {}, "two have the same name"),
