@@ -104,7 +104,7 @@ def train(
     ] = None,
 ) -> None:
     """Train a routing model, calibrate it, and leave a checkpoint; a cut-off run goes on."""
-    _one_heavy_job()
+    _log_to_stderr()
     import yaml
 
     from training.calibrate import calibrate
@@ -134,7 +134,7 @@ def calibrate(
     data: Annotated[Path, typer.Option(help="Folder that `pointsman data` wrote.")],
 ) -> None:
     """Fit temperature and thresholds on the validation records, into the manifest."""
-    _one_heavy_job()
+    _log_to_stderr()
     from training.calibrate import calibrate as run
 
     print(run(checkpoint, _base_of(checkpoint), _file(data, "validation")))
@@ -168,7 +168,7 @@ def evaluate(
     output: Annotated[Path | None, typer.Option(help="Report to write: .json or .md.")] = None,
 ) -> None:
     """Measure turn, span and conversation accuracy, "none", and accuracy by number of routes."""
-    _one_heavy_job()
+    _log_to_stderr()
     from training.evaluation.deciders import Decider
     from training.evaluation.report import run
 
@@ -219,20 +219,20 @@ def _file(folder: Path, part: str) -> Path:
     return folder / f"{part}.jsonl.gz"
 
 
-def _one_heavy_job() -> None:
-    """Settings that must stand before torch is imported: threads that wait do not spin."""
+def _log_to_stderr() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for noisy in ("httpx", "sentence_transformers"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 def main() -> None:
     """Run the command; an error meant for its user is one line, not a traceback."""
     from routing.errors import ContractError
 
+    # Must stand before torch is imported: threads that wait must not spin beside other processes.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         app()
     except (ContractError, BaseModelMissing) as error:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny import TinyCheckpoint, make_checkpoint
 from transformers import AutoModelForCausalLM
 
 from routing.conversation import Conversation, Turn
@@ -24,7 +25,6 @@ from routing.tasks import NONE, Route
 from routing.tokenizer import FileTokenizer
 from serving.engine.base import EngineBusy, EngineError
 from serving.engine.embedded import EmbeddedEngine
-from tests.tiny import TinyCheckpoint, make_checkpoint
 
 WORDS = ["fix", "the", "leaky", "tap", "in", "python", "poem", "über", "資料", "sum", "of", "rows"]
 ROUTES = [

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from tiny import TinyCheckpoint, make_checkpoint
 
 from routing.errors import UnsupportedCheckpoint
 from routing.manifest import file_sha256
 from serving.engine.embedded import EmbeddedEngine
-from tests.tiny import TinyCheckpoint, make_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,214 @@
+"""A checkpoint folder, checked and loaded; whatever cannot be served is refused with its reason.
+
+A folder holds `manifest.json`, `tokenizer.json`, `pointer.safetensors` for the pointer read-out,
+and a LoRA adapter to be put on a base model or a full transformers model. Weights are read from
+safetensors alone and no code of a checkpoint is ever run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.utils import logging as transformers_logging
+
+from routing.errors import UnsupportedCheckpoint
+from routing.layout import Layout
+from routing.manifest import IdentifierReadOut, Manifest, PointerReadOut, load_manifest
+from routing.pointer import POINTER_FILE, PointerHead
+from routing.tokenizer import FileTokenizer
+from serving.engine.readout import IdentifierStrategy, PointerStrategy, ReadOutStrategy
+
+TOKENIZER_FILE = "tokenizer.json"
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+
+@dataclass(frozen=True)
+class Contract:
+    """The part of a checkpoint that lays conversations out; light to read."""
+
+    folder: Path
+    manifest: Manifest
+    tokenizer: FileTokenizer
+    layout: Layout
+
+
+@dataclass(frozen=True)
+class RoutingModel:
+    """A loaded checkpoint: `backbone` maps token ids to final hidden states, in float32."""
+
+    backbone: Any
+    read_out: ReadOutStrategy
+
+
+def read_contract(folder: Path) -> Contract:
+    """Manifest, tokenizer and layout of a folder; raises UnsupportedCheckpoint.
+
+    Files are hashed by `load_model`, so this is quick for a large checkpoint too.
+    """
+    manifest = load_manifest(folder, verify=False)
+    _require(folder, [TOKENIZER_FILE])
+    tokenizer = FileTokenizer(folder / TOKENIZER_FILE)
+    if tokenizer.size > manifest.base.vocabulary:
+        raise UnsupportedCheckpoint(
+            f"{folder / TOKENIZER_FILE} has {tokenizer.size} tokens, "
+            f"the base {manifest.base.name} only {manifest.base.vocabulary}"
+        )
+    read_out = manifest.read_out
+    identifiers = read_out.identifiers if isinstance(read_out, IdentifierReadOut) else None
+    try:
+        layout = Layout(tokenizer, manifest.budget, identifiers)
+    except UnsupportedCheckpoint:
+        raise
+    except ValueError as error:
+        raise UnsupportedCheckpoint(f"{folder}: {error}") from None
+    return Contract(folder, manifest, tokenizer, layout)
+
+
+def load_model(contract: Contract, base: Path | None) -> RoutingModel:
+    """Weights and read-out of a checkpoint, on `base` if it is an adapter.
+
+    Raises UnsupportedCheckpoint with the reason: files missing or changed, a base that is not the
+    manifest's, sizes that do not fit each other.
+    """
+    folder, manifest = contract.folder, contract.manifest
+    load_manifest(folder)
+    head = _pointer_head(contract)
+    source = _weights_folder(contract, base)
+    _check_config(contract, source)
+    model = _load_causal(source)
+    if manifest.weights == "adapter":
+        model = _merge_adapter(model, folder)
+    model.requires_grad_(False)
+    if head is not None:
+        return RoutingModel(model.base_model, PointerStrategy(head))
+    return RoutingModel(model.base_model, _identifier_strategy(contract, model))
+
+
+def _pointer_head(contract: Contract) -> PointerHead | None:
+    read_out = contract.manifest.read_out
+    if not isinstance(read_out, PointerReadOut):
+        return None
+    path = contract.folder / POINTER_FILE
+    _require(contract.folder, [POINTER_FILE])
+    head = PointerHead.load(path)
+    expected = (read_out.dim, contract.manifest.base.hidden_size)
+    if head.query.shape != expected:
+        raise UnsupportedCheckpoint(
+            f"{path} projects {head.query.shape}, the manifest says [dim, hidden] = {expected}"
+        )
+    return head
+
+
+def _weights_folder(contract: Contract, base: Path | None) -> Path:
+    folder, manifest = contract.folder, contract.manifest
+    if manifest.weights == "merged":
+        _require(folder, ["config.json"])
+        return folder
+    _require(folder, ADAPTER_FILES)
+    wanted = f"{folder} is an adapter on {manifest.base.name} ({manifest.base.revision})"
+    if base is None:
+        raise UnsupportedCheckpoint(f"{wanted}; no base folder was given")
+    if not (base / "config.json").is_file():
+        raise UnsupportedCheckpoint(f"{wanted}; the base folder {base} holds no config.json")
+    return base
+
+
+def _check_config(contract: Contract, source: Path) -> None:
+    manifest = contract.manifest
+    try:
+        config = AutoConfig.from_pretrained(source, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # transformers raises OSError, ValueError, KeyError and its own
+        raise UnsupportedCheckpoint(f"cannot read the model in {source}: {error}") from None
+    for what, found, expected in (
+        ("hidden size", config.hidden_size, manifest.base.hidden_size),
+        ("vocabulary", config.vocab_size, manifest.base.vocabulary),
+    ):
+        if found != expected:
+            raise UnsupportedCheckpoint(
+                f"the model in {source} has {what} {found}, the manifest's base "
+                f"{manifest.base.name} has {expected}"
+            )
+    context = getattr(config, "max_position_embeddings", None)
+    if context is not None and context < manifest.budget.max_tokens:
+        raise UnsupportedCheckpoint(
+            f"the model in {source} reads {context} tokens, the budget is "
+            f"{manifest.budget.max_tokens}"
+        )
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    if kinds != {"full_attention"}:
+        raise UnsupportedCheckpoint(
+            f"the model in {source} has attention of kinds {', '.join(sorted(kinds))}; the cache "
+            "holds full attention only"
+        )
+
+
+def _load_causal(source: Path) -> Any:
+    transformers_logging.disable_progress_bar()
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            source,
+            dtype=torch.float32,
+            attn_implementation="sdpa",
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except Exception as error:
+        raise UnsupportedCheckpoint(f"cannot load the model in {source}: {error}") from None
+    # transformers fills gaps with random numbers and a warning; a router must not run on those.
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise UnsupportedCheckpoint(
+            f"the model in {source} lacks {len(missing)} weights, {missing[0]} among them"
+        )
+    return model.eval()
+
+
+def _merge_adapter(model: Any, folder: Path) -> Any:
+    from peft import PeftModel, get_peft_model_state_dict
+
+    with safe_open(folder / ADAPTER_FILES[1], framework="numpy") as file:
+        stored = set(file.keys())
+    try:
+        # Adapters stored in half precision are cast up on loading, so the merge is in float32.
+        adapted = PeftModel.from_pretrained(
+            model, folder, torch_device="cpu", autocast_adapter_dtype=True
+        )
+        expected = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
+        # PEFT only warns about what does not match, and leaves it at its initial zeros.
+        odd = sorted(expected ^ stored)
+        if not odd:
+            return adapted.merge_and_unload(safe_merge=True).eval()
+    except Exception as error:
+        raise UnsupportedCheckpoint(
+            f"cannot put the adapter of {folder} on its base: {error}"
+        ) from (None)
+    raise UnsupportedCheckpoint(
+        f"the adapter of {folder} does not fit its base: {len(odd)} weights without counterpart, "
+        f"{odd[0]} among them"
+    )
+
+
+def _identifier_strategy(contract: Contract, model: Any) -> IdentifierStrategy:
+    read_out = contract.manifest.read_out
+    assert isinstance(read_out, IdentifierReadOut)
+    tokens = tuple(contract.tokenizer.encode(text)[0] for text in read_out.identifiers)
+    projection = model.get_output_embeddings()
+    rows = projection.weight[list(tokens)].float().clone().numpy()
+    bias = projection.bias
+    return IdentifierStrategy(
+        tokens, rows, None if bias is None else bias[list(tokens)].float().clone().numpy()
+    )
+
+
+def _require(folder: Path, names: Iterable[str]) -> None:
+    for name in names:
+        if not (folder / name).is_file():
+            raise UnsupportedCheckpoint(f"{folder} lacks {name}")

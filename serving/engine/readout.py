@@ -1,0 +1,64 @@
+"""How final hidden states become scores; one class for each read-out of the manifest.
+
+A read-out first *prepares* a router: what it keeps of the prefix is cached with it. Scores of any
+number of user turns follow from their states alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from routing.layout import RoutePrefix
+from routing.pointer import PointerHead
+
+Array = NDArray[Any]
+
+
+class ReadOutStrategy(Protocol):
+    """Scores of decisions from final hidden states."""
+
+    def prepare(self, prefix: RoutePrefix, line_states: Array) -> Array:
+        """What to keep of a router, from the states [K+1, hidden] at its lines' ends."""
+        ...
+
+    def scores(self, turn_states: Array, prepared: Array) -> Array:
+        """Scores [n, K+1] of turn states [n, hidden]."""
+        ...
+
+
+class PointerStrategy:
+    """Scaled cosine of projected states; keeps the routes' projected keys [K+1, dim]."""
+
+    def __init__(self, head: PointerHead) -> None:
+        self._head = head
+
+    def prepare(self, prefix: RoutePrefix, line_states: Array) -> Array:
+        return self._head.keys(line_states)
+
+    def scores(self, turn_states: Array, prepared: Array) -> Array:
+        return self._head.scores(turn_states, prepared)
+
+
+class IdentifierStrategy:
+    """Logits of the identifiers' tokens; keeps the lines' rows in that small table.
+
+    `tokens` are the identifiers' token ids, `rows` [identifiers, hidden] their rows of the output
+    projection and `bias` [identifiers] theirs of its bias: the vocabulary's other rows are never
+    multiplied.
+    """
+
+    def __init__(self, tokens: tuple[int, ...], rows: Array, bias: Array | None = None) -> None:
+        self._row = {token: index for index, token in enumerate(tokens)}
+        self._rows = rows
+        self._bias = np.zeros(len(tokens), dtype=rows.dtype) if bias is None else bias
+
+    def prepare(self, prefix: RoutePrefix, line_states: Array) -> Array:
+        assert prefix.identifiers is not None
+        return np.array([self._row[token] for token in prefix.identifiers], dtype=np.int64)
+
+    def scores(self, turn_states: Array, prepared: Array) -> Array:
+        scores: Array = turn_states @ self._rows[prepared].T + self._bias[prepared]
+        return scores
