@@ -96,11 +96,18 @@ def _training(manifest: Manifest) -> str:
         * recipe.get("accumulation", 1),
         "learning rate": recipe.get("learning_rate"),
         "SHA-256 of the data file": provenance.get("data_sha256"),
-        "data": provenance.get("data"),
+        "data": _sources(provenance.get("data")),
         "git commit": provenance.get("git_commit"),
         "packages": ", ".join(f"{k} {v}" for k, v in provenance.get("packages", {}).items()),
     }
     return "\n".join(f"- {key}: {value}" for key, value in kept.items() if value is not None)
+
+
+def _sources(data: dict[str, Any] | None) -> str | None:
+    if data is None:
+        return None
+    sources = ", ".join(f"{name} ({facts['licence']})" for name, facts in data["sources"].items())
+    return f"recipe `{data['recipe']}`, made from {sources}"
 
 
 def _interval(estimate: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import shutil
 import subprocess
 import time
@@ -81,6 +82,7 @@ def save_checkpoint(
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "recipe": recipe.model_dump(mode="json"),
             "data_sha256": file_sha256(data),
+            "data": _data_manifest(data),
             "git_commit": _git_commit(),
             "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
             "training": history[-1] if history else {},
@@ -137,6 +139,15 @@ def _save_adapter(model: PeftModel, folder: Path) -> None:
     for path in folder.iterdir():
         if path.name not in (*ADAPTER_FILES, POINTER_FILE):
             path.unlink()
+
+
+def _data_manifest(data: Path) -> dict[str, Any] | None:
+    """Recipe and sources of the data, where `pointsman data` left them beside it."""
+    path = data.parent / "dataset.json"
+    if not path.is_file():
+        return None
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    return {"recipe": manifest["recipe"]["name"], "sources": manifest["sources"]}
 
 
 def _git_commit() -> str:
