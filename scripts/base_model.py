@@ -58,7 +58,9 @@ def _convert(target: Path) -> None:
     source = spec.submodule_search_locations[0]
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=_GGUF)
     loaded = AutoModelForCausalLM.from_pretrained(source, gguf_file=_GGUF, dtype=torch.float32)
     config = loaded.config

@@ -21,6 +21,7 @@ from routing.pointer import PointerHead
 from routing.tasks import Route
 from routing.tokenizer import FileTokenizer
 from training.calibrate import calibrate
+from training.card import read_report, write_card
 from training.examples import encode
 from training.readout import Pointer, collate, decision_loss
 from training.recipe import RecipeError, TrainRecipe, load_recipe
@@ -82,8 +83,9 @@ def test_training_learns_and_its_checkpoint_decides(
     manifest = load_manifest(checkpoint)
     assert manifest.read_out.kind == read_out
     assert manifest.weights == "adapter"
-    names = {path.name for path in checkpoint.iterdir()} - {"manifest.json"}
+    names = {path.name for path in checkpoint.iterdir()} - {"manifest.json", "README.md"}
     assert names == set(manifest.files)
+    assert f"read-out `{read_out}`" in (checkpoint / "README.md").read_text()
     assert ("pointer.safetensors" in names) == (read_out == "pointer")
     assert str(base) not in "".join(p.read_text() for p in checkpoint.glob("*.json"))
 
@@ -138,6 +140,27 @@ def test_calibration_is_stored_in_the_manifest(base: Path, data: Path, tmp_path:
     assert after.files == before.files
 
 
+def test_the_card_shows_measured_results(base: Path, data: Path, tmp_path: Path) -> None:
+    from training.evaluation.report import evaluate, write
+    from training.evaluation.rules import FirstRoute
+
+    checkpoint = train(recipe(max_steps=1), base, "test", data, tmp_path)
+    line = {
+        "id": "1",
+        "conversation_id": "1",
+        "turn": 0,
+        "routes": [{"name": "garden", "description": "The garden."}],
+        "messages": [{"role": "user", "content": "to the garden"}],
+        "expected": ["garden"],
+    }
+    (tmp_path / "bench.jsonl").write_text(json.dumps(line) + "\n")
+    report = tmp_path / "report.json"
+    write(evaluate([tmp_path / "bench.jsonl"], [FirstRoute()], progress=False), report)
+    card = write_card(checkpoint, read_report(report)).read_text()
+    assert f"| bench | {FirstRoute().name} | 100.0 [100.0, 100.0] |" in card
+    assert load_manifest(checkpoint).version in card
+
+
 def test_training_scores_equal_the_read_out_of_engines() -> None:
     torch.manual_seed(1)
     pointer = Pointer(hidden=16, dim=8)
@@ -146,7 +169,7 @@ def test_training_scores_equal_the_read_out_of_engines() -> None:
     head = PointerHead(
         pointer.query.weight.detach().numpy(),
         pointer.key.weight.detach().numpy(),
-        float(pointer.log_scale),
+        pointer.log_scale.item(),
     )
     expected = pointer(turns, lines).detach().numpy()
     for row in range(3):
