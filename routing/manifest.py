@@ -44,6 +44,8 @@ class BaseModelRef(Wire):
     """A hub commit, or the package release the weights came from."""
     hidden_size: int
     vocabulary: int
+    layers: Annotated[int, Field(gt=0)] | None = None
+    """Decoder layers kept, from the first; None keeps all. States are read after the last kept."""
 
 
 class Manifest(Wire):

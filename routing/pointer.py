@@ -1,6 +1,6 @@
 """The pointer read-out: match the state of a user turn with the state of each route's line.
 
-score = exp(log_scale) · cos(Q·turn_state, K·route_state), in the spirit of pointer networks
+score = exp(log_scale) · cos(Q·turn_state + q, K·route_state + k), in the spirit of pointer networks
 (arXiv 1506.03134). Route states depend on the routes alone and are projected once for each router.
 """
 
@@ -21,11 +21,13 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class PointerHead:
-    """Two learned projections [dim, hidden] and the logarithm of a learned scale."""
+    """Two learned projections [dim, hidden] with biases [dim], and the log of a learned scale."""
 
     query: Array
     key: Array
     log_scale: float
+    query_bias: Array | float = 0.0
+    key_bias: Array | float = 0.0
 
     @classmethod
     def load(cls, path: str | Path) -> PointerHead:
@@ -40,15 +42,22 @@ class PointerHead:
             raise UnsupportedCheckpoint(
                 f"pointer head {path} has shapes {query.shape}, {key.shape}"
             )
-        return cls(query.astype(np.float32), key.astype(np.float32), scale)
+        # Heads of the first release have no biases.
+        biases = [
+            np.asarray(tensors.get(f"{name}.bias", np.zeros(len(query))), dtype=np.float32)
+            for name in ("query", "key")
+        ]
+        if any(bias.shape != (len(query),) for bias in biases):
+            raise UnsupportedCheckpoint(f"pointer head {path} has biases of another size")
+        return cls(query.astype(np.float32), key.astype(np.float32), scale, *biases)
 
     def keys(self, route_states: ArrayLike) -> Array:
         """Unit keys [K+1, dim] of route states [K+1, hidden]."""
-        return _unit(np.asarray(route_states, dtype=np.float32) @ self.key.T)
+        return _unit(np.asarray(route_states, dtype=np.float32) @ self.key.T + self.key_bias)
 
     def scores(self, turn_states: ArrayLike, keys: Array) -> Array:
         """Scores [..., K+1] of turn states [..., hidden] against unit keys."""
-        queries = _unit(np.asarray(turn_states, dtype=np.float32) @ self.query.T)
+        queries = _unit(np.asarray(turn_states, dtype=np.float32) @ self.query.T + self.query_bias)
         return np.asarray(np.exp(self.log_scale) * (queries @ keys.T), dtype=np.float32)
 
 

@@ -97,7 +97,10 @@ def _check_expected(expected: list[str], names: set[str]) -> None:
 
 
 def read_conversations(path: str | Path) -> Iterator[ConversationRecord]:
-    """Conversation records of a .jsonl(.gz) file; raises InvalidRecord with file and line."""
+    """Conversation records of a .jsonl(.gz) file, or of all such files of a folder in order.
+
+    Raises InvalidRecord with file and line.
+    """
     return _read(Path(path), ConversationRecord)
 
 
@@ -109,7 +112,22 @@ def read_decisions(path: str | Path) -> Iterator[DecisionRecord]:
 R = TypeVar("R", bound=_Record)
 
 
+def shards(path: Path) -> list[Path]:
+    """The files that a data set, or a part of one, consists of; InvalidRecord if there are none."""
+    if not path.is_dir():
+        return [path]
+    found = sorted(p for p in path.iterdir() if p.name.endswith((".jsonl", ".jsonl.gz")))
+    if not found:
+        raise InvalidRecord(f"{path} holds no .jsonl or .jsonl.gz files")
+    return found
+
+
 def _read(path: Path, kind: type[R]) -> Iterator[R]:
+    for shard in shards(path):
+        yield from _read_file(shard, kind)
+
+
+def _read_file(path: Path, kind: type[R]) -> Iterator[R]:
     opener = gzip.open if path.suffix == ".gz" else open
     try:
         with opener(path, "rt", encoding="utf-8") as file:

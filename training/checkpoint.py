@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import shutil
@@ -27,6 +28,7 @@ from routing.manifest import (
     load_manifest,
 )
 from routing.pointer import POINTER_FILE
+from routing.records import shards
 from training.card import write_card
 from training.readout import Pointer
 from training.recipe import TrainRecipe
@@ -69,6 +71,7 @@ def save_checkpoint(
             revision=base_revision,
             hidden_size=plain.config.hidden_size,
             vocabulary=plain.config.vocab_size,
+            layers=recipe.layers,
         ),
         weights="adapter" if isinstance(model, PeftModel) else "merged",
         read_out=(
@@ -81,7 +84,7 @@ def save_checkpoint(
         provenance={
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "recipe": recipe.model_dump(mode="json"),
-            "data_sha256": file_sha256(data),
+            "data_sha256": _data_sha256(data),
             "data": _data_manifest(data),
             "git_commit": _git_commit(),
             "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
@@ -95,6 +98,14 @@ def save_checkpoint(
     return folder
 
 
+def load_base(folder: Path, layers: int | None) -> PreTrainedModel:
+    """A base model in float32, of its first `layers` decoder layers alone if that is given."""
+    shape = {} if layers is None else {"num_hidden_layers": layers}
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **shape)
+    assert isinstance(model, PreTrainedModel)
+    return model
+
+
 def load_checkpoint(folder: Path, base: Path | None) -> tuple[PreTrainedModel, Manifest]:
     """The model of a checkpoint with its adapter merged and `pointer` attached, ready to decide.
 
@@ -104,13 +115,14 @@ def load_checkpoint(folder: Path, base: Path | None) -> tuple[PreTrainedModel, M
     if manifest.weights == "adapter":
         if base is None:
             raise UnsupportedCheckpoint(f"{folder} is an adapter and needs its base model")
-        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+        model = load_base(base, manifest.base.layers)
         model = PeftModel.from_pretrained(model, folder).merge_and_unload()
     else:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     if isinstance(manifest.read_out, PointerReadOut):
         model.pointer = Pointer(manifest.base.hidden_size, manifest.read_out.dim)
-        model.pointer.load_state_dict(load_file(folder / POINTER_FILE))
+        # A head without biases, of an earlier release, has none to add: they stay zero.
+        model.pointer.load_state_dict(load_file(folder / POINTER_FILE), strict=False)
     return model.eval(), manifest
 
 
@@ -139,6 +151,12 @@ def _save_adapter(model: PeftModel, folder: Path) -> None:
     for path in folder.iterdir():
         if path.name not in (*ADAPTER_FILES, POINTER_FILE):
             path.unlink()
+
+
+def _data_sha256(data: Path) -> str:
+    """Hash of the files' hashes, or of the one file."""
+    hashes = [file_sha256(path) for path in shards(data)]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 def _data_manifest(data: Path) -> dict[str, Any] | None:

@@ -19,16 +19,29 @@ class Pointer(nn.Module):
     """Scaled cosine of two projections; see `routing.pointer`.
 
     Both start as the same matrix with orthonormal rows, so that at first a score is the plain
-    likeness of two states.
+    likeness of two states; `standardise` makes it the likeness of what is particular to them.
     """
 
     def __init__(self, hidden: int, dim: int) -> None:
         super().__init__()
-        self.query = nn.Linear(hidden, dim, bias=False)
-        self.key = nn.Linear(hidden, dim, bias=False)
+        self.query = nn.Linear(hidden, dim)
+        self.key = nn.Linear(hidden, dim)
         self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
         nn.init.orthogonal_(self.query.weight)
         self.key.weight.data.copy_(self.query.weight.data)
+        nn.init.zeros_(self.query.bias)
+        nn.init.zeros_(self.key.bias)
+
+    @torch.no_grad()
+    def standardise(self, turn_states: Tensor, line_states: Tensor) -> None:
+        """Start from states [N, H] of a sample: each dimension centred, and of equal spread.
+
+        A language model's states share a large common part, and few dimensions outweigh the rest
+        (arXiv 2402.17762), so their plain likeness tells little.
+        """
+        for projection, states in ((self.query, turn_states), (self.key, line_states)):
+            projection.weight /= states.std(0) + 1e-3
+            projection.bias.copy_(-projection.weight @ states.mean(0))
 
     def forward(self, turn_states: Tensor, line_states: Tensor) -> Tensor:
         """Scores [D, L] of turn states [D, H] against their own line states [D, L, H]."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from routing.layout import Budget
 
@@ -36,17 +36,29 @@ class TrainRecipe(_Part):
     name: str
     base_model: str
     """A folder, or a base that `pointsman base` provides."""
+    layers: Annotated[int, Field(gt=0)] | None = None
+    """Decoder layers to keep, from the first: states in the middle match routes better than the
+    last, and every layer left out saves its share of time. Left out, all are kept."""
     read_out: Literal["pointer", "identifier"] = "pointer"
     pointer_dim: Annotated[int, Field(gt=0)] = 256
     identifiers: Annotated[int, Field(ge=2)] = 65
     """Identifiers to choose from; one more than the most routes that can be offered."""
     budget: Budget = Budget()
     lora: Lora | None = None
-    """Left out, all weights are trained."""
+    """Left out, all weights of the kept layers are trained."""
+    train_embeddings: bool = False
+    """Whether training without LoRA changes the token embeddings too: a quarter of a nano."""
     batch_conversations: Annotated[int, Field(gt=0)] = 8
+    """Conversations of one forward pass."""
     accumulation: Annotated[int, Field(gt=0)] = 1
+    """Forward passes of one step, over all processes together."""
+    processes: Annotated[int, Field(gt=0)] = 1
+    """Data-parallel processes. On a CPU whose cores are shared with others, as many as cores with
+    one thread each do twice the work of one process with as many threads."""
     max_steps: Annotated[int, Field(gt=0)]
     learning_rate: Annotated[float, Field(gt=0)]
+    head_learning_rate: Annotated[float, Field(gt=0)] | None = None
+    """Of the pointer; left out, `learning_rate`."""
     warmup_steps: Annotated[int, Field(ge=0)] = 10
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
@@ -54,6 +66,13 @@ class TrainRecipe(_Part):
     save_every: Annotated[int, Field(gt=0)] = 50
     seed: int = 0
     threads: Annotated[int, Field(gt=0)] = 2
+    """Of each process."""
+
+    @model_validator(mode="after")
+    def _passes_can_be_shared(self) -> Self:
+        if self.accumulation % self.processes:
+            raise ValueError("accumulation must be a multiple of processes")
+        return self
 
 
 def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> TrainRecipe:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -10,28 +11,39 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import LoraConfig
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig
 
 from routing.layout import Layout, choose_identifiers
 from routing.records import read_conversations
 from routing.tokenizer import FileTokenizer
-from training.checkpoint import save_checkpoint
+from training.checkpoint import load_base, save_checkpoint
 from training.examples import Example, encode_all
+from training.memory import keep_freed_memory
 from training.readout import Pointer, collate
 from training.recipe import RecipeError, TrainRecipe
 from training.trainer import RoutingTrainer
 
+STANDARDISE_EXAMPLES = 48
+
 logger = logging.getLogger(__name__)
 
 
-def train(recipe: TrainRecipe, base: Path, base_revision: str, data: Path, output: Path) -> Path:
+def train(
+    recipe: TrainRecipe, base: Path, base_revision: str, data: Path, output: Path
+) -> Path | None:
     """Run a recipe and return the checkpoint folder, `output/checkpoint`.
 
-    Trainer states go to `output/steps`; a run that was cut off goes on from the last of them.
+    Trainer states go to `output/steps`; a run that was cut off goes on from the last of them. One
+    of `recipe.processes` processes writes the checkpoint; the others return None. Raises
+    RecipeError where torchrun started another number of them.
     """
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if started != recipe.processes:
+        raise RecipeError(f"processes is {recipe.processes}, but {started} were started")
     torch.set_num_threads(recipe.threads)
+    keep_freed_memory()
     for key, value in recipe.model_dump().items():
         logger.info("recipe %s = %s", key, value)
 
@@ -45,10 +57,13 @@ def train(recipe: TrainRecipe, base: Path, base_revision: str, data: Path, outpu
     examples = _examples(recipe, layout, data)
 
     arguments = _arguments(recipe, output / "steps")
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    model = load_base(base, recipe.layers)
+    if recipe.lora is None and not recipe.train_embeddings:
+        model.get_input_embeddings().requires_grad_(False)
     if recipe.read_out == "pointer":
         torch.manual_seed(recipe.seed)
         model.pointer = Pointer(model.config.hidden_size, recipe.pointer_dim)
+        _standardise(model, examples)
 
     pad = tokenizer.control("<|im_end|>")
     trainer = RoutingTrainer(
@@ -58,10 +73,13 @@ def train(recipe: TrainRecipe, base: Path, base_revision: str, data: Path, outpu
         processing_class=AutoTokenizer.from_pretrained(base),
         data_collator=lambda rows: collate([Example(**_fields(row)) for row in rows], pad),
         peft_config=_peft(recipe),
+        head_learning_rate=recipe.head_learning_rate,
     )
     resume = get_last_checkpoint(output / "steps") if (output / "steps").is_dir() else None
     trainer.train(resume_from_checkpoint=resume)
 
+    if not trainer.is_world_process_zero():
+        return None
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     return save_checkpoint(
         trainer.accelerator.unwrap_model(trainer.model),
@@ -92,6 +110,19 @@ def _examples(recipe: TrainRecipe, layout: Layout, data: Path) -> Dataset:
     return Dataset.from_list([{**vars(example), "length": example.length} for example in examples])
 
 
+@torch.inference_mode()
+def _standardise(model: Any, examples: Dataset) -> None:
+    """Start the pointer from the base model's own states of a few examples."""
+    turns: list[torch.Tensor] = []
+    lines: list[torch.Tensor] = []
+    for row in examples.select(range(min(len(examples), STANDARDISE_EXAMPLES))):
+        ids = torch.tensor([row["input_ids"]], device=model.device)
+        states = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0]
+        turns.append(states[row["decisions"]])
+        lines.append(states[row["line_ends"]])
+    model.pointer.standardise(torch.cat(turns), torch.cat(lines))
+
+
 def _fields(row: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in row.items() if key != "length"}
 
@@ -113,7 +144,7 @@ def _arguments(recipe: TrainRecipe, folder: Path) -> SFTConfig:
         output_dir=str(folder),
         max_steps=recipe.max_steps,
         per_device_train_batch_size=recipe.batch_conversations,
-        gradient_accumulation_steps=recipe.accumulation,
+        gradient_accumulation_steps=recipe.accumulation // recipe.processes,
         learning_rate=recipe.learning_rate,
         lr_scheduler_type=recipe.schedule,
         warmup_steps=recipe.warmup_steps,
@@ -133,4 +164,6 @@ def _arguments(recipe: TrainRecipe, folder: Path) -> SFTConfig:
         save_total_limit=2,
         report_to="none",
         use_cpu=not torch.cuda.is_available(),
+        ddp_backend=None if torch.cuda.is_available() else "gloo",
+        ddp_find_unused_parameters=False,
     )

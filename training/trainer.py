@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from trl import SFTTrainer
 
@@ -21,13 +22,29 @@ def plain_model(model: nn.Module) -> nn.Module:
 class RoutingTrainer(SFTTrainer):
     """Decides in one forward pass over each conversation and trains all of its decisions."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    optimizer: Any
+
+    def __init__(self, *args: Any, head_learning_rate: float | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._head_learning_rate = head_learning_rate
         # The loss is a mean over decisions already; the trainer must average accumulation steps.
         self.model_accepts_loss_kwargs = False
         window = self.args.logging_steps * self.args.gradient_accumulation_steps
         self._recent: deque[tuple[int, int]] = deque(maxlen=window)
         self._decisions = 0
+
+    def create_optimizer(self, model: nn.Module | None = None) -> Any:
+        """AdamW; the pointer, which starts from nothing, learns at a rate of its own."""
+        if self._head_learning_rate is not None and self.optimizer is None:
+            trained = [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
+            head = [p for n, p in trained if ".pointer." in f".{n}"]
+            rest = [p for n, p in trained if ".pointer." not in f".{n}"]
+            self.optimizer = torch.optim.AdamW(
+                [{"params": rest}, {"params": head, "lr": self._head_learning_rate}],
+                lr=self.args.learning_rate,
+                weight_decay=self.args.weight_decay,
+            )
+        return super().create_optimizer()
 
     def compute_loss(
         self,

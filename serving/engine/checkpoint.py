@@ -81,7 +81,7 @@ def load_model(contract: Contract, base: Path | None) -> RoutingModel:
     head = _pointer_head(contract)
     source = _weights_folder(contract, base)
     _check_config(contract, source)
-    model = _load_causal(source)
+    model = _load_causal(source, manifest.base.layers if source != folder else None)
     if manifest.weights == "adapter":
         model = _merge_adapter(model, folder)
     model.requires_grad_(False)
@@ -148,8 +148,13 @@ def _check_config(contract: Contract, source: Path) -> None:
         )
 
 
-def _load_causal(source: Path) -> Any:
+def _load_causal(source: Path, layers: int | None) -> Any:
     transformers_logging.disable_progress_bar()
+    shape: dict[str, int] = {}
+    if layers is not None:
+        # The base's weights above the last layer kept are left out on purpose: no report of them.
+        shape["num_hidden_layers"] = layers
+        transformers_logging.set_verbosity_error()
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
             source,
@@ -159,6 +164,7 @@ def _load_causal(source: Path) -> Any:
             trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
+            **shape,
         )
     except Exception as error:
         raise UnsupportedCheckpoint(f"cannot load the model in {source}: {error}") from None
