@@ -28,8 +28,24 @@ class Task:
     wording: Wording
     conflicts: frozenset[str] = frozenset()
     """Keys never offered beside this task, since talk about one would fit the other."""
+    neighbours: frozenset[str] = frozenset()
+    """Tasks that only a careful reader tells apart: the nearest distractors, and never offered
+    where this task is spoken of but missing."""
+    area: str = ""
+    """The broadest kind of work, such as coding or chat; empty where nobody said."""
     catch_all: bool = False
     """Accepts almost anything: never offered beside a specific task."""
+
+
+@dataclass(frozen=True)
+class Coarse:
+    """A broader route, which covers several tasks."""
+
+    key: str
+    grain: str
+    """domain, family or area: how broad."""
+    wording: Wording
+    covers: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -47,6 +63,14 @@ class Turn:
     role: str
     text: str
     task: str | None = None
+    further: tuple[str, ...] = ()
+    """Tasks that a user's turn needs beside `task`."""
+    decided: bool = True
+    """False for a user's turn whose label nobody knows."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return () if self.task is None else (self.task, *self.further)
 
 
 @dataclass(frozen=True)
@@ -59,7 +83,7 @@ class Dialogue:
     @property
     def tasks(self) -> list[str]:
         """Distinct task keys in order of appearance."""
-        return list(dict.fromkeys(turn.task for turn in self.turns if turn.task is not None))
+        return list(dict.fromkeys(key for turn in self.turns for key in turn.labels))
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,9 @@ Area = Literal[
 ]
 
 
-class _Entry(BaseModel):
+class Entry(BaseModel):
+    """Names and wordings of a route of any breadth."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     description: Sentence
@@ -36,7 +38,7 @@ class _Entry(BaseModel):
     """Other wordings of the description."""
 
 
-class TaxonomyTask(_Entry):
+class TaxonomyTask(Entry):
     """A task, told apart from its neighbours."""
 
     name: Name
@@ -50,7 +52,7 @@ class TaxonomyTask(_Entry):
         return Wording((self.name, *self.alternatives), (self.description, *self.paraphrases))
 
 
-class Domain(_Entry):
+class Domain(Entry):
     """A domain: the coarse route over its tasks."""
 
     domain: Name

@@ -39,6 +39,8 @@ def read_clinc(folder: Path, wordings: Wordings) -> Corpus:
         f"clinc/{intent['name']}": Task(
             key=f"clinc/{intent['name']}",
             group=f"clinc/{intent['domain']}",
+            # Small talk and commands to the assistant itself: idle talk might be meant for them.
+            area="chat" if intent["domain"] in ("small_talk", "meta") else "",
             wording=_wording(intent, wordings, "clinc", intent["name"]),
         )
         for intent in source["intents"]

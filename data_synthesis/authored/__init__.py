@@ -1,0 +1,1 @@
+"""Talk written by hand: templates, vocabularies and the dialogues composed of them."""

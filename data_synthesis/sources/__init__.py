@@ -1,0 +1,1 @@
+"""Sources of talk: authored here, public corpora, a teacher's dialogues, a team's logs."""
