@@ -1,21 +1,39 @@
-"""How a task is put into words as a route: name styles, description choice, small text noise."""
+"""How a task is put into words as a route: name styles and the choice of descriptions."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from data_synthesis.corpus import Wording
 from routing.tasks import Route
 
 
-def draw_route(rng: random.Random, wording: Wording, taken: set[str]) -> Route:
+@dataclass(frozen=True)
+class RouteStyle:
+    """How the owner of one router writes: the same over all of its routes, more or less."""
+
+    naming: str | None = None
+    """snake, kebab, spaced, title, sentence or camel; None: each route by itself."""
+    length: str = "any"
+    """any, short, plain or long descriptions."""
+    opaque: bool = False
+    """Names that mean nothing."""
+
+
+def draw_route(
+    rng: random.Random, wording: Wording, taken: set[str], style: RouteStyle | None = None
+) -> Route:
     """A route for a task, with a name not in `taken` (case-folded), which it joins."""
+    style = style or RouteStyle()
     names = list(wording.names)
     rng.shuffle(names)
-    description = rng.choice(wording.descriptions)
-    style = rng.choices(_STYLES, _STYLE_WEIGHTS)[0]
+    description = _description(rng, wording.descriptions, style.length)
+    named = style.naming or rng.choices(list(_NAMINGS), _NAMING_WEIGHTS)[0]
+    name_style = _NAMINGS[named]
     for name in names:
-        styled = style(name)
+        styled = name_style(name)
         if styled.casefold() not in taken:
             break
     else:
@@ -35,22 +53,16 @@ def opaque_names(rng: random.Random, routes: list[Route]) -> list[Route]:
     ]
 
 
-def roughen(rng: random.Random, text: str) -> str:
-    """Text as typed in a hurry: case, closing punctuation, a slip of the finger."""
-    kind = rng.randrange(4)
-    if kind == 0:
-        return text.lower()
-    if kind == 1:
-        return text.rstrip(".!?")
-    if kind == 2:
-        return text.lower().replace("'", "").rstrip(".!?")
-    words = text.split(" ")
-    at = rng.randrange(len(words))
-    word = words[at]
-    if len(word) > 3:
-        i = rng.randrange(1, len(word) - 1)
-        words[at] = word[:i] + word[i + 1] + word[i] + word[i + 2 :]
-    return " ".join(words)
+def _description(rng: random.Random, descriptions: Sequence[str], length: str) -> str:
+    """One of the descriptions by length; a long one joins two that say it differently."""
+    if length == "short":
+        return min(rng.sample(descriptions, min(3, len(descriptions))), key=len)
+    if length == "plain":
+        return descriptions[0]
+    if length == "long" and len(descriptions) > 1:
+        one, other = rng.sample(descriptions, 2)
+        return f"{one.strip().rstrip('.')}. {other.strip()}"
+    return rng.choice(descriptions)
 
 
 def _punctuate(rng: random.Random, text: str) -> str:
@@ -85,5 +97,12 @@ def _camel(name: str) -> str:
     return first + "".join(word.capitalize() for word in rest)
 
 
-_STYLES = (_snake, _kebab, _spaced, _title, _sentence, _camel)
-_STYLE_WEIGHTS = (60, 10, 7, 10, 7, 6)
+_NAMINGS = {
+    "snake": _snake,
+    "kebab": _kebab,
+    "spaced": _spaced,
+    "title": _title,
+    "sentence": _sentence,
+    "camel": _camel,
+}
+_NAMING_WEIGHTS = (60, 10, 7, 10, 7, 6)

@@ -1,0 +1,56 @@
+"""From a draft to a conversation record: routes put into words, labels by their names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from random import Random
+
+from data_synthesis.casting import Cast
+from data_synthesis.draft import Draft
+from data_synthesis.wording import RouteStyle, draw_route, opaque_names
+from routing.records import ConversationRecord, DecisionLabel
+
+
+def render(rng: Random, draft: Draft, cast: Cast, identifier: str) -> ConversationRecord:
+    """The record of a draft whose routes are settled."""
+    style = RouteStyle(**draft.tags.pop("style", {}))
+    taken: set[str] = set()
+    routes = [draw_route(rng, cast.wording(unit), taken, style) for unit in draft.offered]
+    if style.opaque:
+        routes = opaque_names(rng, routes)
+    names = {unit: route.name for unit, route in zip(draft.offered, routes, strict=True)}
+    return ConversationRecord(
+        id=identifier,
+        routes=routes,
+        messages=[{"role": line.role, "content": line.text, **line.extra} for line in draft.lines],
+        decisions=labels(draft, names, cast),
+        tags={
+            "source": draft.source,
+            "licence": draft.licence,
+            "scene": draft.kind,
+            "k": len(routes),
+            **draft.tags,
+        },
+    )
+
+
+def labels(draft: Draft, names: Mapping[str, str], cast: Cast) -> list[DecisionLabel]:
+    """A decision for each line that has tasks: the offered units that cover them."""
+    found: list[DecisionLabel] = []
+    for index, line in enumerate(draft.lines):
+        if line.tasks is None:
+            continue
+        expected = [
+            name
+            for task in line.tasks
+            for unit, name in names.items()
+            if task not in draft.missing and cast.covers(unit, task)
+        ]
+        found.append(
+            DecisionLabel(
+                message=index,
+                expected=list(dict.fromkeys(expected)),
+                tags={"kind": line.kind, "tasks": list(line.tasks)},
+            )
+        )
+    return found
