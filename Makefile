@@ -4,8 +4,9 @@ VENV ?= .venv
 PORT ?= 8080
 CONFIG ?= configs/serve.yaml
 RECIPE ?= nano-lora
-DATA_RECIPE ?= nano-corpus
+DATA_RECIPE ?= nano
 DATA ?= data/$(DATA_RECIPE)
+AGAINST ?=
 CHECKPOINT ?= checkpoints/nano
 
 export PYTHON
@@ -15,7 +16,7 @@ export TOKENIZERS_PARALLELISM := false
 INPUTS := pyproject.toml configs/constraints.txt scripts/install.sh scripts/base_model.py
 BIN := $(VENV)/bin
 
-.PHONY: serve test check data train eval bench-decision-time clean help
+.PHONY: serve test check data train eval bench-data bench-decision-time clean help
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -31,14 +32,17 @@ check: $(VENV)/.dev ## Lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-data: $(VENV)/.dev ## Make routing data: DATA_RECIPE=name POINTSMAN_CORPORA=folder
-	$(BIN)/pointsman data $(DATA_RECIPE) --output $(DATA)
+data: $(VENV)/.dev ## Make routing data: DATA_RECIPE=nano, standard or large; POINTSMAN_CORPORA=folder
+	$(BIN)/pointsman data make $(DATA_RECIPE) --output $(DATA) $(addprefix --against ,$(AGAINST))
 
 train: $(VENV)/.dev ## Train and calibrate: RECIPE=name DATA=folder
 	$(BIN)/pointsman train $(RECIPE) --data $(DATA)
 
 eval: $(VENV)/.dev ## Measure a checkpoint: CHECKPOINT=folder FILES="a.jsonl b.jsonl"
 	$(BIN)/pointsman eval --checkpoint $(CHECKPOINT) $(FILES)
+
+bench-data: $(VENV)/.dev ## Decisions made a minute and memory, at 10 k, 100 k and 1 M
+	$(BIN)/python -m scripts.bench.data
 
 bench-decision-time: $(VENV)/.dev ## Decision time, caches warm and cold
 	$(BIN)/python -m scripts.bench.decision_time --checkpoint $(CHECKPOINT)

@@ -5,16 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from scripts.base_model import NANO_BASE, BaseModelMissing, ensure_base, nano_revision
-
-ROOT = Path(__file__).resolve().parents[1]
-CONFIGS = ROOT / "configs"
+from scripts.data_command import app as data_app
+from scripts.places import CONFIGS, ROOT, config_path
 
 app = typer.Typer(
     help="Train, evaluate and serve a model that routes requests to models.",
@@ -41,34 +39,7 @@ def serve(
     run(config, host=host, port=port, base=ensure_base(NANO_BASE))
 
 
-@app.command()
-def data(
-    recipe: Annotated[str, typer.Argument(help="Name under configs/data, or a YAML file.")],
-    corpora: Annotated[
-        Path, typer.Option(envvar="POINTSMAN_CORPORA", help="Folder of the corpora.")
-    ],
-    output: Annotated[Path | None, typer.Option(help="Folder to write.")] = None,
-    wordings: Annotated[
-        Path, typer.Option(help="Further wordings of the corpora's tasks.")
-    ] = CONFIGS / "data" / "wordings.yaml",
-) -> None:
-    """Make routing data: conversation records for training and validation."""
-    from rich.console import Console
-    from rich.progress import track
-
-    from data_synthesis.build import build, read_corpora
-    from data_synthesis.recipe import load_recipe
-
-    chosen = load_recipe(_config("data", recipe))
-    folder = output or ROOT / "data" / chosen.name
-
-    def progress(items: Iterable[int]) -> Iterable[int]:
-        return track(items, description="conversations", console=Console(stderr=True))
-
-    manifest = build(chosen, read_corpora(chosen, corpora, wordings), folder, progress)
-    for name, facts in manifest["files"].items():
-        print(folder / name, " ".join(f"{key}={value}" for key, value in facts.items()))
-
+app.add_typer(data_app, name="data")
 
 taxonomy = typer.Typer(help="The taxonomy of tasks that data is made from.", no_args_is_help=True)
 app.add_typer(taxonomy, name="taxonomy")
@@ -117,15 +88,27 @@ def train(
         if not equals:
             raise RecipeError(f"--set {item}: expected key=value")
         overrides[key] = yaml.safe_load(value)
-    chosen = load_recipe(_config("recipes", recipe), overrides)
+    chosen = load_recipe(config_path("recipes", recipe), overrides)
+    if chosen.processes > 1 and "LOCAL_RANK" not in os.environ:
+        _start_processes(chosen.processes, chosen.threads)
     folder = output or ROOT / "runs" / chosen.name
     weights = ensure_base(chosen.base_model)
     revision = nano_revision() if chosen.base_model == NANO_BASE else "local"
-    checkpoint = run(chosen, weights, revision, _file(data, "train"), folder)
-    validation = _file(data, "validation")
+    checkpoint = run(chosen, weights, revision, _part(data, "train"), folder)
+    if checkpoint is None:
+        return
+    validation = _part(data, "validation")
     if validation.exists():
         print(calibrate(checkpoint, weights, validation))
     print(checkpoint)
+
+
+def _start_processes(count: int, threads: int) -> NoReturn:
+    """Go on as `count` processes of this very command; never returns."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"]
+    command = [sys.executable, *torchrun, "-m", "scripts.cli", *sys.argv[1:]]
+    os.execv(sys.executable, command)
 
 
 @app.command()
@@ -137,7 +120,7 @@ def calibrate(
     _log_to_stderr()
     from training.calibrate import calibrate as run
 
-    print(run(checkpoint, _base_of(checkpoint), _file(data, "validation")))
+    print(run(checkpoint, _base_of(checkpoint), _part(data, "validation")))
 
 
 @app.command()
@@ -210,13 +193,10 @@ def _baseline(name: str) -> Any:
     return rules[name]()
 
 
-def _config(kind: str, name: str) -> Path:
-    path = Path(name)
-    return path if path.suffix in (".yaml", ".yml") else CONFIGS / kind / f"{name}.yaml"
-
-
-def _file(folder: Path, part: str) -> Path:
-    return folder / f"{part}.jsonl.gz"
+def _part(folder: Path, part: str) -> Path:
+    """Records of a part: a folder of shards, or one file."""
+    file = folder / f"{part}.jsonl.gz"
+    return file if file.is_file() else folder / part
 
 
 def _log_to_stderr() -> None:
@@ -248,6 +228,8 @@ def main() -> None:
 def _for_the_user(error: Exception) -> bool:
     """Whether an error's message is all that its reader needs."""
     known = {
+        "data_synthesis.logs.detect": ("DetectorUnavailable",),
+        "data_synthesis.teacher.errors": ("EndpointError", "TeacherError"),
         "training.recipe": ("RecipeError",),
         "training.evaluation.deciders": ("EvaluationError",),
         "serving.errors": ("ConfigError",),
