@@ -4,8 +4,7 @@ VENV ?= .venv
 PORT ?= 8080
 CONFIG ?= configs/serve.yaml
 RECIPE ?= nano-lora
-DATA_RECIPE ?= nano
-DATA ?= data/$(DATA_RECIPE)
+DATA ?= data/nano
 AGAINST ?=
 CHECKPOINT ?= checkpoints/nano
 
@@ -32,8 +31,12 @@ check: $(VENV)/.dev ## Lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-data: $(VENV)/.dev ## Make routing data: DATA_RECIPE=nano, standard or large; POINTSMAN_CORPORA=folder
-	$(BIN)/pointsman data make $(DATA_RECIPE) --output $(DATA) $(addprefix --against ,$(AGAINST))
+# RECIPE names a recipe of data here and one of training there; unless given, each has its own.
+given = $(filter command,$(origin $(1)))
+
+data: $(VENV)/.dev ## Make routing data: RECIPE=nano, standard or large; POINTSMAN_CORPORA=folder
+	$(BIN)/pointsman data make $(if $(call given,RECIPE),$(RECIPE),nano) \
+	    $(if $(call given,DATA),--output $(DATA)) $(addprefix --against ,$(AGAINST))
 
 train: $(VENV)/.dev ## Train and calibrate: RECIPE=name DATA=folder
 	$(BIN)/pointsman train $(RECIPE) --data $(DATA)
