@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -156,7 +156,7 @@ def import_logs(
     output: Annotated[Path, typer.Option(help="Folder to write.")],
     licence: Annotated[str, typer.Option(help="Licence of the traffic.")] = "internal",
     replacement: Annotated[
-        str, typer.Option(help="What stands for scrubbed text: placeholders or surrogates.")
+        Literal["placeholders", "surrogates"], typer.Option(help="What stands for scrubbed text.")
     ] = "placeholders",
     pii_model: Annotated[
         str | None, typer.Option(help="spaCy model that finds names, where it is installed.")
