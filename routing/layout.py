@@ -17,6 +17,14 @@ conversation is a longer sequence with the same beginning: caches keep what they
 are read out at the last token of a user turn and never written into the sequence, so n user turns
 train n decisions in one pass and a wrong one cannot feed the next.
 
+That is version 1. In version 2 a user turn goes on with the header of the reply; its decision is
+read out there, where a language model that was trained to reply has taken in what is asked:
+
+    <|im_start|>user
+    {text}<|im_end|>
+    <|im_start|>assistant⏎                                                  ← decision
+    {text}<|im_end|>
+
 With the identifier read-out each line begins with its identifier token.
 """
 
@@ -33,7 +41,8 @@ from routing.errors import InvalidRequest, RoutesTooLong
 from routing.tasks import NONE, Route, Wire
 from routing.tokenizer import Tokenizer
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSIONS = (1, 2)
+"""Versions that this release knows; a checkpoint's manifest names its own."""
 
 INSTRUCTION = "Choose the route that serves the user's latest request in this conversation. Routes:"
 NONE_DESCRIPTION = "No route above fits the latest request."
@@ -75,6 +84,8 @@ class RoutePrefix:
 
     names: tuple[str, ...]
     tokens: Tokens
+    line_starts: Tokens
+    """Position of the first token of each of the K+1 lines."""
     line_ends: Tokens
     """Position of the last token of each of the K+1 lines."""
     identifiers: Tokens | None
@@ -118,8 +129,17 @@ class Layout:
     """Lays out routes and conversations for one tokenizer, budget and read-out."""
 
     def __init__(
-        self, tokenizer: Tokenizer, budget: Budget, identifiers: Sequence[str] | None = None
+        self,
+        tokenizer: Tokenizer,
+        budget: Budget,
+        identifiers: Sequence[str] | None = None,
+        *,
+        version: int = 1,
     ) -> None:
+        if version not in LAYOUT_VERSIONS:
+            raise ValueError(f"layout version {version} is not one of {LAYOUT_VERSIONS}")
+        self.version = version
+        self._opens_reply = version == 2
         self._tokenizer = tokenizer
         self.budget = budget
         self._start = tokenizer.control(TURN_START)
@@ -150,8 +170,10 @@ class Layout:
         lines.append((NONE, NONE_DESCRIPTION))
         identifiers = self._line_identifiers(len(lines), order)
         tokens = [*self._headers["system"], *self._tokenizer.encode(INSTRUCTION), *self._newline]
+        starts: list[int] = []
         ends: list[int] = []
         for number, (name, description) in enumerate(lines):
+            starts.append(len(tokens))
             text = f"{_one_line(name)}: {_one_line(description)}"
             if identifiers is not None:
                 tokens.append(identifiers[number])
@@ -169,15 +191,19 @@ class Layout:
                 field="routes",
             )
         names = tuple(route.name for route in routes)
-        return RoutePrefix(names, tuple(tokens), tuple(ends), identifiers)
+        return RoutePrefix(names, tuple(tokens), tuple(starts), tuple(ends), identifiers)
 
     def turns(self, conversation: Conversation) -> list[EncodedTurn]:
         """Every turn by itself; oversized ones cut in the middle, roles capped at 0 left out."""
-        return [
-            EncodedTurn(self._turn(turn), turn.role == "user", turn.message)
-            for turn in conversation.turns
-            if self.budget.cap(turn.role) > 0
-        ]
+        encoded: list[EncodedTurn] = []
+        opened = False
+        for turn in conversation.turns:
+            if self.budget.cap(turn.role) > 0:
+                is_user = turn.role == "user"
+                tokens = self._turn(turn, opened=opened)
+                encoded.append(EncodedTurn(tokens, is_user, turn.message))
+                opened = is_user and self._opens_reply
+        return encoded
 
     def prompts(self, prefix: RoutePrefix, conversation: Conversation) -> list[Prompt]:
         """Sequences that together decide every user turn exactly once.
@@ -194,6 +220,10 @@ class Layout:
             used += len(turn.tokens)
             if used > room:
                 while start < index and used > KEEP_SHARE * room:
+                    used -= len(turns[start].tokens)
+                    start += 1
+                while self._opens_reply and start < index and not turns[start].is_user:
+                    # A reply whose header went with the user turn before it.
                     used -= len(turns[start].tokens)
                     start += 1
             if turn.is_user:
@@ -218,11 +248,19 @@ class Layout:
     @property
     def _longest_user_turn(self) -> int:
         frame = len(self._newline) + len(self._headers["user"]) + 1
+        if self._opens_reply:
+            frame += len(self._newline) + len(self._headers["assistant"])
         return self.budget.user_tokens + frame
 
-    def _turn(self, turn: Turn) -> Tokens:
+    def _turn(self, turn: Turn, *, opened: bool) -> Tokens:
+        """A turn's tokens; `opened` if the turn before has written an assistant's header."""
         body = self._capped(turn.text, self.budget.cap(turn.role))
-        return (*self._newline, *self._headers[turn.role], *body, self._end)
+        if turn.role == "assistant" and opened:
+            return (*body, self._end)
+        tokens = (*self._newline, *self._headers[turn.role], *body, self._end)
+        if turn.role == "user" and self._opens_reply:
+            return (*tokens, *self._newline, *self._headers["assistant"])
+        return tokens
 
     def _capped(self, text: str, cap: int) -> list[int]:
         """Tokens of a text, at most `cap`, with head and tail kept around an ellipsis."""

@@ -11,7 +11,8 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from routing.decision import Calibration
 from routing.errors import UnsupportedCheckpoint
-from routing.layout import LAYOUT_VERSION, Budget
+from routing.layout import LAYOUT_VERSIONS, Budget
+from routing.pointer import LineState
 from routing.tasks import Wire
 
 MANIFEST_FILE = "manifest.json"
@@ -22,6 +23,8 @@ class PointerReadOut(Wire):
 
     kind: Literal["pointer"] = "pointer"
     dim: Annotated[int, Field(gt=0)]
+    lines: LineState = "end"
+    """What a line's state is."""
 
 
 class IdentifierReadOut(Wire):
@@ -55,7 +58,7 @@ class Manifest(Wire):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     manifest_version: Literal[1] = 1
-    layout_version: int = LAYOUT_VERSION
+    layout_version: int = 1
     name: str
     base: BaseModelRef
     weights: Literal["adapter", "merged"]
@@ -81,7 +84,8 @@ class Manifest(Wire):
         material = json.dumps(
             [
                 self.layout_version,
-                self.read_out.model_dump(),
+                # What an older manifest does not say must not change its checkpoint's id.
+                self.read_out.model_dump(exclude_unset=True),
                 self.budget.model_dump(),
                 self.files,
                 self.calibration.model_dump(),
@@ -106,9 +110,10 @@ def load_manifest(folder: str | Path, *, verify: bool = True) -> Manifest:
     except ValueError as error:
         raise UnsupportedCheckpoint(f"{path} is not JSON: {error}") from None
     found = raw.get("layout_version") if isinstance(raw, dict) else None
-    if found != LAYOUT_VERSION:
+    if found not in LAYOUT_VERSIONS:
         raise UnsupportedCheckpoint(
-            f"{path} has layout version {found!r}; this release knows version {LAYOUT_VERSION}"
+            f"{path} has layout version {found!r}; this release knows "
+            f"{', '.join(map(str, LAYOUT_VERSIONS))}"
         )
     try:
         manifest = Manifest.model_validate(raw)

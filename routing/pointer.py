@@ -6,8 +6,10 @@ score = exp(log_scale) · cos(Q·turn_state + q, K·route_state + k), in the spi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +19,24 @@ from routing.errors import UnsupportedCheckpoint
 
 POINTER_FILE = "pointer.safetensors"
 Array = NDArray[np.float32]
+
+
+LineState = Literal["end", "mean"]
+"""A line's state: that of its last token, or the mean over its tokens, which says more about the
+line in a model that was not trained to sum it up."""
+
+
+def line_states(
+    states: ArrayLike, starts: Sequence[int], ends: Sequence[int], kind: LineState
+) -> Array:
+    """States [K+1, hidden] of lines, from the states [tokens, hidden] of a whole prefix.
+
+    `starts` and `ends` are the positions of each line's first and last token.
+    """
+    array = np.asarray(states, dtype=np.float32)
+    if kind == "end":
+        return array[list(ends)]
+    return np.stack([array[a : b + 1].mean(axis=0) for a, b in zip(starts, ends, strict=True)])
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from tiny import make_checkpoint
 
 from routing.conversation import Conversation, normalise
 from routing.decision import Decision
+from routing.pointer import LineState
 from routing.records import ConversationRecord, DecisionLabel
 from routing.tasks import Route
 from serving.engine.embedded import EmbeddedEngine
@@ -77,6 +78,12 @@ def test_tiny_checkpoints(
     weights: Literal["merged", "adapter"],
 ) -> None:
     made = make_checkpoint(tmp_path / "c", read_out=read_out, weights=weights)
+    assert_agree(made.folder, made.base)
+
+
+@pytest.mark.parametrize("lines", ["end", "mean"])
+def test_tiny_checkpoints_of_layout_2(tmp_path: Path, lines: LineState) -> None:
+    made = make_checkpoint(tmp_path / "c", layout_version=2, lines=lines)
     assert_agree(made.folder, made.base)
 
 

@@ -28,7 +28,7 @@ from routing.manifest import (
     PointerReadOut,
     file_sha256,
 )
-from routing.pointer import POINTER_FILE
+from routing.pointer import POINTER_FILE, LineState
 from routing.tokenizer import FileTokenizer
 from scripts.base_model import NANO_BASE, ensure_base
 
@@ -53,6 +53,8 @@ def make_checkpoint(
     weights: Literal["merged", "adapter"] = "merged",
     adapter_dtype: torch.dtype = torch.float32,
     budget: Budget | None = None,
+    layout_version: int = 1,
+    lines: LineState = "end",
     seed: int = 0,
 ) -> TinyCheckpoint:
     """Write a complete checkpoint into `folder`, an adapter's base beside it; the same for a seed.
@@ -75,7 +77,7 @@ def make_checkpoint(
     if read_out == "pointer":
         _save_pointer(folder, seed)
         files.append(POINTER_FILE)
-        chosen = PointerReadOut(dim=DIM)
+        chosen = PointerReadOut(dim=DIM, lines=lines)
     else:
         tokenizer = FileTokenizer(folder / "tokenizer.json")
         chosen = IdentifierReadOut(identifiers=choose_identifiers(tokenizer, 32))
@@ -88,6 +90,7 @@ def make_checkpoint(
             vocabulary=VOCABULARY,
         ),
         weights=weights,
+        layout_version=layout_version,
         read_out=chosen,
         budget=budget or Budget(),
         files={name: file_sha256(folder / name) for name in files},

@@ -66,6 +66,7 @@ def save_checkpoint(
     plain = model.get_base_model() if isinstance(model, PeftModel) else model
     manifest = Manifest(
         name=recipe.name,
+        layout_version=recipe.layout_version,
         base=BaseModelRef(
             name=recipe.base_model,
             revision=base_revision,
@@ -77,7 +78,7 @@ def save_checkpoint(
         read_out=(
             IdentifierReadOut(identifiers=list(identifiers))
             if identifiers is not None
-            else PointerReadOut(dim=recipe.pointer_dim)
+            else PointerReadOut(dim=recipe.pointer_dim, lines=recipe.pointer_lines)
         ),
         budget=recipe.budget,
         files={path.name: file_sha256(path) for path in sorted(part.iterdir())},
@@ -120,7 +121,9 @@ def load_checkpoint(folder: Path, base: Path | None) -> tuple[PreTrainedModel, M
     else:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     if isinstance(manifest.read_out, PointerReadOut):
-        model.pointer = Pointer(manifest.base.hidden_size, manifest.read_out.dim)
+        model.pointer = Pointer(
+            manifest.base.hidden_size, manifest.read_out.dim, manifest.read_out.lines
+        )
         # A head without biases, of an earlier release, has none to add: they stay zero.
         model.pointer.load_state_dict(load_file(folder / POINTER_FILE), strict=False)
     return model.eval(), manifest

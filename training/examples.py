@@ -20,6 +20,7 @@ class Example:
     """One sequence with its decisions; a target is a distribution over K routes, then "none"."""
 
     input_ids: list[int]
+    line_starts: list[int]
     line_ends: list[int]
     identifiers: list[int]
     decisions: list[int]
@@ -57,6 +58,7 @@ def encode(
             yield (
                 Example(
                     list(prompt.tokens),
+                    list(prefix.line_starts),
                     list(prefix.line_ends),
                     list(prefix.identifiers or ()),
                     positions,

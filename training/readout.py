@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from routing.pointer import LineState
 from training.examples import Example
 
 
@@ -22,8 +23,9 @@ class Pointer(nn.Module):
     likeness of two states; `standardise` makes it the likeness of what is particular to them.
     """
 
-    def __init__(self, hidden: int, dim: int) -> None:
+    def __init__(self, hidden: int, dim: int, lines: LineState = "end") -> None:
         super().__init__()
+        self.lines: LineState = lines
         self.query = nn.Linear(hidden, dim)
         self.key = nn.Linear(hidden, dim)
         self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
@@ -53,7 +55,7 @@ class Pointer(nn.Module):
 class Batch(dict[str, Tensor]):
     """Tensors of B examples with D decisions in all and at most L lines each.
 
-    input_ids, attention_mask [B, T]; line_ends, line_identifiers, line_mask [B, L];
+    input_ids, attention_mask [B, T]; line_starts, line_ends, line_identifiers, line_mask [B, L];
     decision_rows, decision_positions [D]; targets [D, L].
     """
 
@@ -72,6 +74,7 @@ def collate(examples: Sequence[Example], pad: int) -> Batch:
     return Batch(
         input_ids=torch.tensor([padded(ex.input_ids, longest, pad) for ex in examples]),
         attention_mask=torch.tensor([padded([1] * ex.length, longest, 0) for ex in examples]),
+        line_starts=torch.tensor([padded(ex.line_starts, lines, 0) for ex in examples]),
         line_ends=torch.tensor([padded(ex.line_ends, lines, 0) for ex in examples]),
         line_identifiers=torch.tensor([padded(ex.identifiers, lines, 0) for ex in examples]),
         line_mask=torch.tensor(
@@ -83,6 +86,16 @@ def collate(examples: Sequence[Example], pad: int) -> Batch:
     )
 
 
+def line_states(states: Tensor, starts: Tensor, ends: Tensor, kind: LineState) -> Tensor:
+    """States [B, L, H] of lines, from states [B, T, H]; see `routing.pointer.line_states`."""
+    everyone = torch.arange(states.shape[0], device=states.device)[:, None]
+    if kind == "end":
+        return states[everyone, ends]
+    # Sums up to each position make the mean over any span two look-ups.
+    sums = F.pad(states.cumsum(1), (0, 0, 1, 0))
+    return (sums[everyone, ends + 1] - sums[everyone, starts]) / (ends + 1 - starts)[..., None]
+
+
 def read_out(model: nn.Module, states: Tensor, batch: Batch) -> Tensor:
     """Scores [D, L] from final states [B, T, H]; lines that are padding get -inf.
 
@@ -92,8 +105,8 @@ def read_out(model: nn.Module, states: Tensor, batch: Batch) -> Tensor:
     turn_states = states[rows, batch["decision_positions"]]
     pointer = getattr(model, "pointer", None)
     if pointer is not None:
-        everyone = torch.arange(states.shape[0], device=states.device)[:, None]
-        scores = pointer(turn_states, states[everyone, batch["line_ends"]][rows])
+        lines = line_states(states, batch["line_starts"], batch["line_ends"], pointer.lines)
+        scores = pointer(turn_states, lines[rows])
     else:
         weights = model.get_output_embeddings().weight[batch["line_identifiers"]]
         scores = torch.einsum("dh,dlh->dl", turn_states, weights[rows])

@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from routing.layout import Budget
+from routing.pointer import LineState
 
 
 class RecipeError(ValueError):
@@ -40,6 +41,10 @@ class TrainRecipe(_Part):
     """Decoder layers to keep, from the first: states in the middle match routes better than the
     last, and every layer left out saves its share of time. Left out, all are kept."""
     read_out: Literal["pointer", "identifier"] = "pointer"
+    layout_version: Literal[1, 2] = 1
+    """See `routing.layout`."""
+    pointer_lines: LineState = "end"
+    """What the pointer takes for a line's state; see `routing.pointer`."""
     pointer_dim: Annotated[int, Field(gt=0)] = 256
     identifiers: Annotated[int, Field(ge=2)] = 65
     """Identifiers to choose from; one more than the most routes that can be offered."""

@@ -48,7 +48,7 @@ class ModelDecider:
         read_out = manifest.read_out
         identifiers = read_out.identifiers if isinstance(read_out, IdentifierReadOut) else None
         tokenizer = FileTokenizer(folder / "tokenizer.json")
-        layout = Layout(tokenizer, manifest.budget, identifiers)
+        layout = Layout(tokenizer, manifest.budget, identifiers, version=manifest.layout_version)
         return cls(manifest.name, model, layout, manifest.calibration)
 
     @classmethod

@@ -21,11 +21,12 @@ from routing.tokenizer import FileTokenizer
 from training.checkpoint import load_base, save_checkpoint
 from training.examples import Example, encode_all
 from training.memory import keep_freed_memory
-from training.readout import Pointer, collate
+from training.readout import Pointer, collate, line_states
 from training.recipe import RecipeError, TrainRecipe
 from training.trainer import RoutingTrainer
 
 STANDARDISE_EXAMPLES = 48
+"""Enough for a few hundred lines and turns."""
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def train(
         if recipe.read_out == "identifier"
         else None
     )
-    layout = Layout(tokenizer, recipe.budget, identifiers)
+    layout = Layout(tokenizer, recipe.budget, identifiers, version=recipe.layout_version)
     examples = _examples(recipe, layout, data)
 
     arguments = _arguments(recipe, output / "steps")
@@ -62,7 +63,7 @@ def train(
         model.get_input_embeddings().requires_grad_(False)
     if recipe.read_out == "pointer":
         torch.manual_seed(recipe.seed)
-        model.pointer = Pointer(model.config.hidden_size, recipe.pointer_dim)
+        model.pointer = Pointer(model.config.hidden_size, recipe.pointer_dim, recipe.pointer_lines)
         _standardise(model, examples)
 
     pad = tokenizer.control("<|im_end|>")
@@ -117,9 +118,10 @@ def _standardise(model: Any, examples: Dataset) -> None:
     lines: list[torch.Tensor] = []
     for row in examples.select(range(min(len(examples), STANDARDISE_EXAMPLES))):
         ids = torch.tensor([row["input_ids"]], device=model.device)
-        states = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0]
-        turns.append(states[row["decisions"]])
-        lines.append(states[row["line_ends"]])
+        states = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        turns.append(states[0, row["decisions"]])
+        starts, ends = torch.tensor([row["line_starts"]]), torch.tensor([row["line_ends"]])
+        lines.append(line_states(states, starts, ends, model.pointer.lines)[0])
     model.pointer.standardise(torch.cat(turns), torch.cat(lines))
 
 
@@ -164,6 +166,6 @@ def _arguments(recipe: TrainRecipe, folder: Path) -> SFTConfig:
         save_total_limit=2,
         report_to="none",
         use_cpu=not torch.cuda.is_available(),
-        ddp_backend=None if torch.cuda.is_available() else "gloo",
+        ddp_backend="gloo" if recipe.processes > 1 and not torch.cuda.is_available() else None,
         ddp_find_unused_parameters=False,
     )

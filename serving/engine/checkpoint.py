@@ -62,7 +62,7 @@ def read_contract(folder: Path) -> Contract:
     read_out = manifest.read_out
     identifiers = read_out.identifiers if isinstance(read_out, IdentifierReadOut) else None
     try:
-        layout = Layout(tokenizer, manifest.budget, identifiers)
+        layout = Layout(tokenizer, manifest.budget, identifiers, version=manifest.layout_version)
     except UnsupportedCheckpoint:
         raise
     except ValueError as error:
@@ -86,7 +86,9 @@ def load_model(contract: Contract, base: Path | None) -> RoutingModel:
         model = _merge_adapter(model, folder)
     model.requires_grad_(False)
     if head is not None:
-        return RoutingModel(model.base_model, PointerStrategy(head))
+        read_out = manifest.read_out
+        assert isinstance(read_out, PointerReadOut)
+        return RoutingModel(model.base_model, PointerStrategy(head, read_out.lines))
     return RoutingModel(model.base_model, _identifier_strategy(contract, model))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from routing.layout import RoutePrefix
-from routing.pointer import PointerHead
+from routing.pointer import LineState, PointerHead, line_states
 
 Array = NDArray[Any]
 
@@ -20,8 +20,8 @@ Array = NDArray[Any]
 class ReadOutStrategy(Protocol):
     """Scores of decisions from final hidden states."""
 
-    def prepare(self, prefix: RoutePrefix, line_states: Array) -> Array:
-        """What to keep of a router, from the states [K+1, hidden] at its lines' ends."""
+    def prepare(self, prefix: RoutePrefix, states: Array) -> Array:
+        """What to keep of a router, from the states [tokens, hidden] of its whole prefix."""
         ...
 
     def scores(self, turn_states: Array, prepared: Array) -> Array:
@@ -32,11 +32,13 @@ class ReadOutStrategy(Protocol):
 class PointerStrategy:
     """Scaled cosine of projected states; keeps the routes' projected keys [K+1, dim]."""
 
-    def __init__(self, head: PointerHead) -> None:
+    def __init__(self, head: PointerHead, lines: LineState) -> None:
         self._head = head
+        self._lines = lines
 
-    def prepare(self, prefix: RoutePrefix, line_states: Array) -> Array:
-        return self._head.keys(line_states)
+    def prepare(self, prefix: RoutePrefix, states: Array) -> Array:
+        lines = line_states(states, prefix.line_starts, prefix.line_ends, self._lines)
+        return self._head.keys(lines)
 
     def scores(self, turn_states: Array, prepared: Array) -> Array:
         return self._head.scores(turn_states, prepared)
@@ -55,7 +57,7 @@ class IdentifierStrategy:
         self._rows = rows
         self._bias = np.zeros(len(tokens), dtype=rows.dtype) if bias is None else bias
 
-    def prepare(self, prefix: RoutePrefix, line_states: Array) -> Array:
+    def prepare(self, prefix: RoutePrefix, states: Array) -> Array:
         assert prefix.identifiers is not None
         return np.array([self._row[token] for token in prefix.identifiers], dtype=np.int64)
 

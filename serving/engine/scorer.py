@@ -96,7 +96,8 @@ class Scorer:
         self, prompt: Prompt, path: Sequence[Node], keys: Sequence[Hashable]
     ) -> list[Segment]:
         """Segments of the prompt below `path`, from one pass; user turns carry their scores."""
-        lines: Sequence[int] = () if path else prompt.prefix.line_ends
+        # Of the prefix every state is read: a read-out may look at whole lines.
+        lines = range(0 if path else len(prompt.prefix.tokens))
         tokens: list[int] = [] if path else list(prompt.prefix.tokens)
         cuts: list[int] = [] if path else [len(tokens)]
         turns = prompt.turns[max(len(path) - 1, 0) :]
@@ -118,10 +119,10 @@ class Scorer:
         ]
 
     def _prepared(
-        self, prefix: RoutePrefix, path: Sequence[Node], line_states: NDArray[Any]
+        self, prefix: RoutePrefix, path: Sequence[Node], states: NDArray[Any]
     ) -> NDArray[Any]:
         if not path:
-            return self._read_out.prepare(prefix, line_states)
+            return self._read_out.prepare(prefix, states)
         memo = path[0].segment.memo
         assert memo is not None
         return memo

@@ -189,7 +189,7 @@ def test_a_manifest_round_trips(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("updates", "complaint"),
     [
-        ({"layout_version": 2}, "layout version 2; this release knows version 1"),
+        ({"layout_version": 3}, "layout version 3; this release knows 1, 2"),
         ({"layout_version": None}, "layout version None"),
         ({"manifest_version": 9}, "manifest_version"),
         ({"read_out": {"kind": "oracle"}}, "read_out"),

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from routing_data import records
+from safetensors.torch import load_file
 from tiny import copy_tokenizer, make_model
 
 from routing.decision import Calibration
@@ -20,6 +25,7 @@ from routing.manifest import load_manifest
 from routing.pointer import PointerHead
 from routing.tasks import Route
 from routing.tokenizer import FileTokenizer
+from serving.engine.checkpoint import load_model, read_contract
 from training.calibrate import calibrate
 from training.card import read_report, write_card
 from training.examples import encode
@@ -128,6 +134,53 @@ def test_full_fine_tuning_leaves_a_whole_model(base: Path, data: Path, tmp_path:
     assert manifest.weights == "merged"
     decisions = list(ModelDecider.from_checkpoint(checkpoint, None).decide_all(records(2)))
     assert [len(each) for each in decisions] == [3, 3]
+
+
+@pytest.mark.parametrize("lora", [True, False])
+def test_the_first_layers_alone_are_kept_served_and_said(
+    base: Path, data: Path, tmp_path: Path, lora: bool
+) -> None:
+    updates: dict[str, Any] = {} if lora else {"lora": None, "learning_rate": 1e-3}
+    short = recipe(layers=1, layout_version=2, pointer_lines="mean", max_steps=2, **updates)
+    checkpoint = train(short, base, "test", data, tmp_path)
+    assert checkpoint is not None
+    manifest = load_manifest(checkpoint)
+    assert (manifest.base.layers, manifest.layout_version) == (1, 2)
+    own = base if lora else None
+    decider = ModelDecider.from_checkpoint(checkpoint, own)
+    engine = load_model(read_contract(checkpoint), own)
+    assert len(engine.backbone.layers) == len(decider._model.base_model.layers) == 1
+    assert [len(each) for each in decider.decide_all(records(2))] == [3, 3]
+
+
+def test_frozen_embeddings_stay_what_they_were(base: Path, data: Path, tmp_path: Path) -> None:
+    small = recipe(lora=None, max_steps=2, learning_rate=1e-3)
+    checkpoint = train(small, base, "test", data, tmp_path)
+    assert checkpoint is not None
+    before, after = (load_file(folder / "model.safetensors") for folder in (base, checkpoint))
+    same = {name for name in before if torch.equal(before[name], after[name])}
+    assert same == {"model.embed_tokens.weight"}
+
+
+def test_another_number_of_processes_is_refused(base: Path, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="processes is 2, but 1 were started"):
+        train(recipe(processes=2, accumulation=2), base, "test", data, tmp_path)
+    with pytest.raises(ValueError, match="multiple of processes"):
+        recipe(processes=2, accumulation=3)
+
+
+def test_two_processes_leave_one_checkpoint(base: Path, data: Path, tmp_path: Path) -> None:
+    values = recipe(processes=2, accumulation=2, max_steps=2, threads=1).model_dump()
+    values["base_model"] = str(base)
+    (tmp_path / "two.yaml").write_text(yaml.safe_dump(values))
+    (tmp_path / "data" / "train").mkdir(parents=True)
+    shutil.copyfile(data, tmp_path / "data" / "train" / data.name)
+    command = [sys.executable, "-m", "scripts.cli", "train", str(tmp_path / "two.yaml")]
+    command += ["--data", str(tmp_path / "data"), "--output", str(tmp_path / "run")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=150)
+    assert done.returncode == 0, done.stderr[-2000:]
+    decider = ModelDecider.from_checkpoint(tmp_path / "run" / "checkpoint", base)
+    assert [len(each) for each in decider.decide_all(records(2))] == [3, 3]
 
 
 def test_calibration_is_stored_in_the_manifest(base: Path, data: Path, tmp_path: Path) -> None:
