@@ -38,6 +38,6 @@ def test_a_standardised_pointer_sees_what_is_particular() -> None:
     torch.manual_seed(3)
     plain, standardised = Pointer(64, 32), Pointer(64, 32)
     standardised.standardise(turns, lines)
-    scores = plain(turns, lines[None].expand(40, -1, -1))
+    scores = plain(turns, lines[None].expand(40, -1, -1)).detach()
     assert float(scores.max() - scores.min()) < 0.1  # all alike: nothing to learn from
     assert right(standardised) > 0.9
