@@ -82,6 +82,10 @@ class Cast:
         """Whether talk about the task cannot be meant for the unit."""
         return not self._close[self._task_index[task], self._index[unit]]
 
+    def in_areas(self, unit: str, areas: Iterable[str]) -> bool:
+        """Whether a unit covers a task of one of some areas."""
+        return any(self._in_area[a][self._index[unit]] for a in areas if a in self._in_area)
+
     def together(self, one: str, other: str) -> bool:
         """Whether two tasks may be spoken of in one conversation and offered together."""
         return one == other or not self._blurs[self._task_index[one], self._index[other]]

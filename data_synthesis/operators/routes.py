@@ -98,6 +98,8 @@ class OfferRoutes(Operator):
                 for unit in (u for name in levels for u in cast.covering(key, name))
                 if not any(cast.covers(unit, k) for k in taken)
                 and all(cast.foreign(unit, k) for k in draft.missing)
+                # The task itself is what was asked for; a broader route would take idle talk too.
+                and (unit == key or not cast.in_areas(unit, draft.barred))
             ]
             if not pool:
                 return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -121,6 +122,17 @@ def test_offered_routes_cover_each_task_once(stage: Stage, grain: str) -> None:
             assert sum(stage.cast.covers(unit, key) for unit in offered) == 1
         if grain in ("domain", "family") and stage.cast.grain(offered[0]) == grain:
             assert {stage.cast.grain(unit) for unit in offered} == {grain}
+
+
+@pytest.mark.parametrize("grain", ["domain", "family", "area", "mixed"])
+def test_no_broad_route_would_take_idle_talk(stage: Stage, grain: str) -> None:
+    said = replace(draft(("mend", MEND)), barred=frozenset({"personal", "business"}))
+    for n in range(30):
+        offered = operator("offer_routes", **OFFER, grains={grain: 1})(
+            Random(n), said, stage
+        ).offered
+        assert not [unit for unit in offered if stage.cast.in_areas(unit, said.barred)]
+        assert sum(stage.cast.covers(unit, MEND) for unit in offered) == 1
 
 
 def test_near_distractors_are_drawn_when_asked_for(stage: Stage) -> None:
