@@ -13,7 +13,8 @@ from routing.records import ConversationRecord, DecisionLabel
 
 def render(rng: Random, draft: Draft, cast: Cast, identifier: str) -> ConversationRecord:
     """The record of a draft whose routes are settled."""
-    style = RouteStyle(**draft.tags.pop("style", {}))
+    tags = {name: value for name, value in draft.tags.items() if name != "style"}
+    style = RouteStyle(**draft.tags.get("style", {}))
     taken: set[str] = set()
     routes = [draw_route(rng, cast.wording(unit), taken, style) for unit in draft.offered]
     if style.opaque:
@@ -29,7 +30,7 @@ def render(rng: Random, draft: Draft, cast: Cast, identifier: str) -> Conversati
             "licence": draft.licence,
             "scene": draft.kind,
             "k": len(routes),
-            **draft.tags,
+            **tags,
         },
     )
 

@@ -20,6 +20,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from data_synthesis.corpus import Corpus, Dialogue, Request, Task, Turn, Wording
+from data_synthesis.files import write_gzip, write_json
 from routing.errors import InvalidRecord
 
 
@@ -104,25 +105,15 @@ def write_stored(
     requests: Iterable[StoredRequest] = (),
 ) -> None:
     """Write a folder that `read_stored` reads; each file appears whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
     write_rows(folder / "dialogues.jsonl.gz", dialogues)
     write_rows(folder / "requests.jsonl.gz", requests)
-    for name, value in (
-        ("tasks.json", [task.model_dump() for task in tasks]),
-        ("source.json", facts),
-    ):
-        part = folder / f"{name}.part"
-        part.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        part.replace(folder / name)
+    write_json(folder / "tasks.json", [task.model_dump() for task in tasks])
+    write_json(folder / "source.json", facts)
 
 
 def write_rows(path: Path, rows: Iterable[BaseModel]) -> None:
     """Rows as gzipped JSONL, the same bytes for the same rows."""
-    part = path.with_name(path.name + ".part")
-    with open(part, "wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as file:
-        for row in rows:
-            file.write(row.model_dump_json().encode() + b"\n")
-    part.replace(path)
+    write_gzip(path, (row.model_dump_json().encode() + b"\n" for row in rows))
 
 
 def _turn(turn: StoredTurn) -> Turn:

@@ -9,34 +9,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import teacher_server
 from aiohttp import web
-from teacher_server import KEY, KEY_VARIABLE, ROOT, TeacherServer, write_recipe
+from teacher_server import ROOT, TeacherServer, run, write_recipe
 
 from data_synthesis.sources.stored import read_stored
 from data_synthesis.teacher.errors import TeacherError
 from data_synthesis.teacher.ledger import Ledger
-from data_synthesis.teacher.run import run_teacher
 from routing.errors import InvalidRecord
 
 PRICE = (100 * 1 + 200 * 2) / 1e6
 """Money for one answer of the scripted server."""
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[TeacherServer]:
-    monkeypatch.setenv(KEY_VARIABLE, KEY)
-    with teacher_server.serving() as running:
-        yield running
-
-
-def run(recipe: Path, output: Path) -> dict[str, Any]:
-    return run_teacher(recipe, output, lambda status: None)
 
 
 def lines(ledger: Path) -> list[bytes]:
