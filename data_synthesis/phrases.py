@@ -11,10 +11,13 @@ import yaml
 from data_synthesis.authored.grammar import Fill, Template, TemplateError, compile_template
 from routing.errors import InvalidRecord
 
+QUESTIONS = ("approval", "choice", "moment", "amount", "person", "more")
+"""What an assistant's question wants to hear: `ask_*` phrases, answered by `answer_*` phrases."""
 KINDS = (
-    *("lead_ins", "sign_offs", "ellipses", "corrections", "confirmations", "thanks", "small_talk"),
-    *("off_topic", "abandoned", "joins", "returns", "shifts", "acknowledgements", "clarifying"),
+    *("lead_ins", "sign_offs", "ellipses", "corrections", "thanks", "small_talk"),
+    *("off_topic", "abandoned", "joins", "returns", "shifts", "acknowledgements"),
     *("refusals", "reminders", "system_prompts"),
+    *(f"{side}_{question}" for side in ("ask", "answer") for question in QUESTIONS),
 )
 _FRAMES = {"joins": ("first", "second"), "returns": ("request",), "shifts": ("request",)}
 """Kinds whose texts stand around others, and the slots where those go."""

@@ -14,6 +14,7 @@ from data_synthesis.authored.grammar import Fill, Template
 from data_synthesis.authored.library import Library
 from data_synthesis.corpus import Coarse, Task
 from data_synthesis.draft import Draft, Line
+from data_synthesis.phrases import QUESTIONS
 from data_synthesis.taxonomy import full_keys
 
 LICENCE = "Apache-2.0"
@@ -192,8 +193,9 @@ class _Dialogue:
     def _further(self, key: str) -> str:
         """A message that stays with the task."""
         rng, phrases = self._rng, self._library.phrases
-        if self.lines and self.lines[-1].kind == "clarifying" and rng.random() < 0.6:
-            return phrases.draw(rng, "confirmations")
+        asked = self.lines[-1].kind if self.lines else ""
+        if asked.startswith("ask_") and rng.random() < 0.75:
+            return phrases.draw(rng, asked.replace("ask_", "answer_"))
         draw = rng.random()
         if draw < 0.62:
             return self._text(key, self._library.talk[_short(key)].follow_ups)
@@ -208,7 +210,8 @@ class _Dialogue:
         elif draw < 0.78:
             text = phrases.draw(rng, "acknowledgements")
         elif draw < 0.9:
-            text, kind = phrases.draw(rng, "clarifying"), "clarifying"
+            kind = f"ask_{rng.choice(QUESTIONS)}"
+            text = phrases.draw(rng, kind)
         elif draw < 0.93:
             text = phrases.draw(rng, "refusals")
         else:
