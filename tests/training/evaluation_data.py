@@ -10,7 +10,7 @@ from typing import Any
 from routing.decision import Decision
 from routing.records import ConversationRecord
 from routing.tasks import NONE
-from training.evaluation.metrics import Outcome
+from training.evaluation.outcomes import Outcome
 
 ROUTES = [
     {"name": "baking", "description": "Help with bread, cakes and pastry."},

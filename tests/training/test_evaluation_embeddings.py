@@ -52,6 +52,23 @@ def test_the_threshold_is_the_best_for_the_file(tmp_path: Path) -> None:
     assert "this very file" in result.note
 
 
+def test_a_cleared_cache_embeds_every_text_again(tmp_path: Path) -> None:
+    conversations = read_benchmark(write_lines(tmp_path / "f.jsonl", lines())).conversations
+    embedded: list[int] = []
+
+    def counted(texts: list[str]) -> Array:
+        embedded.append(len(texts))
+        return by_topic(texts)
+
+    baseline = EmbeddingBaseline(1, counted)
+    list(baseline.decide_all(conversations[:1]))
+    list(baseline.decide_all(conversations[:1]))
+    baseline.clear_cache()
+    list(baseline.decide_all(conversations[:1]))
+    # Three turns and three routes, nothing, and all of them again.
+    assert embedded == [6, 6]
+
+
 def test_best_threshold_by_hand() -> None:
     # Below 0.3 nothing fits, above it the best route is right.
     assert best_threshold([0.2, 0.4, 0.1], [False, True, False], [True, False, True]) == (

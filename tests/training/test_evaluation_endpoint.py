@@ -4,62 +4,23 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Barrier, Event, Thread
+from threading import Barrier, Event
 from typing import Any
 
 import pytest
 from evaluation_data import LOAF, ROUTES, answer, line, lines, write_lines
+from evaluation_server import Reply, fixed, server
 
 from training.evaluation.deciders import EvaluationError
 from training.evaluation.endpoint import EndpointDecider
 from training.evaluation.report import evaluate
 
-Reply = Callable[[dict[str, Any]], tuple[int, bytes]]
 RIGHT = {LOAF[0]: "baking", LOAF[2]: "baking", LOAF[4]: "astronomy", "The tap drips": "plumbing"}
 
 
 def right(body: dict[str, Any]) -> tuple[int, bytes]:
     return 200, json.dumps(answer(RIGHT.get(body["messages"][-1]["content"]))).encode()
-
-
-@contextmanager
-def server(reply: Reply, *, hang_up: bool = False) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """A server's URL and the bodies it was sent; `hang_up` drops a connection after each answer."""
-    bodies: list[dict[str, Any]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            bodies.append({"path": self.path, "key": self.headers["authorization"], **body})
-            status, raw = reply(body)
-            self.send_response(status)
-            self.send_header("content-length", str(len(raw)))
-            self.end_headers()
-            self.wfile.write(raw)
-            self.close_connection = hang_up
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-        block_on_close = False
-
-    instance = Server(("127.0.0.1", 0), Handler)
-    thread = Thread(target=instance.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{instance.server_address[1]}", bodies
-    finally:
-        instance.shutdown()
-        instance.server_close()
-        thread.join()
 
 
 @pytest.fixture
@@ -125,11 +86,6 @@ def test_a_connection_that_the_server_closes_is_opened_again(file: Path) -> None
     assert result.metrics.turn_accuracy.value == 1
 
 
-def fixed(status: int, body: Any) -> Reply:
-    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return lambda _: (status, raw)
-
-
 @pytest.mark.parametrize(
     ("reply", "said"),
     [
@@ -158,7 +114,7 @@ def test_no_server_and_no_url_are_errors(file: Path) -> None:
         decider = EndpointDecider(f"127.0.0.1:{unused.getsockname()[1]}")
         with pytest.raises(EvaluationError, match="ConnectionRefusedError"):
             evaluate([file], [decider], progress=False)
-    for url in ("", "ftp://host", "http://user:secret@host"):
+    for url in ("", "ftp://host", "http://user:secret@host", "http://host:port", "http://[host"):
         with pytest.raises(EvaluationError) as error:
             EndpointDecider(url)
         assert "secret" not in str(error.value)

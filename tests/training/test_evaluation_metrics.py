@@ -7,8 +7,14 @@ import json
 import pytest
 from evaluation_data import decision, outcome
 
-from training.evaluation.metrics import Group, confusions, measure, spans
-from training.evaluation.statistics import bootstrap_ratios, calibration_error
+from training.evaluation.metrics import confusions, measure, spans
+from training.evaluation.statistics import (
+    Estimate,
+    bootstrap_ratios,
+    calibration_error,
+    difference_of,
+    reliability,
+)
 
 
 def test_turn_is_right_for_any_expected_route_and_for_none_only_where_nothing_fits() -> None:
@@ -88,11 +94,39 @@ def test_breakdowns_by_routes_and_by_the_tags_a_file_has() -> None:
         outcome(["a"], decision("b"), k=16, scenario="coarse", switch=False),
         outcome(["a"], decision("a"), k=4, scenario="exact"),
     ]
+    breakdowns = {
+        tag: [(group.value, group.accuracy, group.n) for group in groups]
+        for tag, groups in measure(outcomes).breakdowns.items()
+    }
+    assert breakdowns == {
+        "k": [("4", 1.0, 1), ("16", 0.5, 2)],
+        "scenario": [("coarse", 0.0, 1), ("exact", 1.0, 2)],
+        "switch": [("false", 0.0, 1), ("true", 1.0, 1)],
+    }
+
+
+def test_breakdowns_by_turn_and_by_how_many_routes_are_needed() -> None:
+    outcomes = [
+        outcome(["a"], decision("a"), turn=0, kind="request"),
+        outcome(["a", "b"], decision("b"), turn=1, kind="return"),
+        outcome([], decision("b"), turn=10, kind="request"),
+    ]
     breakdowns = measure(outcomes).breakdowns
-    assert breakdowns["k"] == [Group("4", 1.0, 1), Group("16", 0.5, 2)]
-    assert breakdowns["scenario"] == [Group("coarse", 0.0, 1), Group("exact", 1.0, 2)]
-    assert breakdowns["switch"] == [Group("false", 0.0, 1), Group("true", 1.0, 1)]
-    assert "distractors" not in breakdowns
+    assert [(g.value, g.accuracy) for g in breakdowns["turn"]] == [("0", 1), ("1", 1), ("10", 0)]
+    assert [(g.value, g.accuracy) for g in breakdowns["expected"]] == [("0", 0), ("1", 1), ("2", 1)]
+    assert [(g.value, g.n) for g in breakdowns["kind"]] == [("request", 2), ("return", 1)]
+
+
+def test_a_group_has_the_interval_of_its_own_decisions() -> None:
+    outcomes = [
+        outcome(["a"], decision("a" if number % 4 else "b"), f"c{number}", k=4 + 4 * (number % 2))
+        for number in range(80)
+    ]
+    four, eight = measure(outcomes).breakdowns["k"]
+    # Of the even numbers half are divisible by four: 0.5 ± 1.96 · sqrt(0.25 / 40) = 0.5 ± 0.155.
+    assert (four.value, four.accuracy, four.n) == ("4", 0.5, 40)
+    assert (four.low, four.high) == pytest.approx((0.345, 0.655), abs=0.04)
+    assert (eight.accuracy, eight.low, eight.high) == (1, 1, 1)
 
 
 def test_confusions_are_the_commonest_wrong_pairs() -> None:
@@ -121,6 +155,20 @@ def test_calibration_error_by_hand() -> None:
 def test_bin_borders_belong_to_the_bin_below() -> None:
     # With two bins, 0.5 lies with 0.25, not with 0.75: their gaps cancel.
     assert calibration_error([0.25, 0.5], [0, 1], bins=2) == pytest.approx(abs(1 - 0.75) / 2)
+
+
+def test_reliability_has_the_bins_that_hold_a_decision() -> None:
+    low, high = reliability([0.2, 0.3, 0.3, 0.9], [1, 0, 0, 1], bins=2)
+    assert (low.low, low.high, low.n) == (0, 0.5, 3)
+    assert (low.confidence, low.accuracy) == pytest.approx((0.8 / 3, 1 / 3))
+    assert (high.confidence, high.accuracy, high.n) == (0.9, 1, 1)
+
+
+def test_difference_of_two_intervals_by_hand() -> None:
+    apart = difference_of(Estimate(0.8, 0.7, 0.84, 50), Estimate(0.6, 0.57, 0.64, 90))
+    # Down: hypot(0.1, 0.04); up: hypot(0.04, 0.03).
+    assert (apart.value, apart.low, apart.high) == pytest.approx((0.2, 0.2 - 0.10770, 0.25), 1e-4)
+    assert apart.n == 50
 
 
 def test_bootstrap_is_deterministic_and_holds_the_value() -> None:

@@ -11,8 +11,9 @@ from evaluation_data import LOAF, Scripted, decision, lines, write_lines
 
 from routing.decision import Decision
 from routing.records import ConversationRecord
+from training.card import read_report, results_table
 from training.evaluation.deciders import EvaluationError
-from training.evaluation.report import evaluate, run, write
+from training.evaluation.report import Extras, evaluate, run, write
 from training.evaluation.rules import FirstRoute, RandomRoute, WordOverlap
 
 
@@ -113,6 +114,50 @@ def test_markdown_has_a_column_for_each_decider(file: Path, tmp_path: Path) -> N
     assert "| per cent | a\\|b | first-route |" in text
     assert "| none recall (n = 2) | 50.0 | 0.0 |" in text
     assert "commonest errors: baking → plumbing (1), none → astronomy (1)" in text
+
+
+def test_everything_measured_is_in_both_reports(file: Path, tmp_path: Path) -> None:
+    earlier = tmp_path / "earlier.json"
+    write(evaluate([file], [Scripted(SCRIPT)], progress=False), earlier)
+    extras = Extras(orders=3, orders_limit=2, latency=1, compare=earlier)
+    deciders = [Scripted({**SCRIPT, LOAF[2]: "baking"}), WordOverlap()]
+    report = evaluate([file], deciders, progress=False, extras=extras)
+    write(report, tmp_path / "report.md")
+    text = (tmp_path / "report.md").read_text()
+    # Five decisions of the first two conversations were decided in three orders.
+    assert "| order flips, 3 orders (n = 5) [95%] | 0.0 [0.0, 0.0] |" in text
+    assert "| disagreement of two orders [95%] | 0.0 [0.0, 0.0] |" in text
+    assert "| one decision alone, median ms (n = 1) |" in text
+    assert "earlier report [95%] | +16.7 [+0.0, +33.3] | – |" in text
+    assert "scripted, difference to scripted (66.7 then): paired, 1 decisions gained" in text
+    assert "| coverage at error ≤ 20 | 100.0 |" in text
+    assert "| risk-coverage area (AURC) |" in text
+    result, _ = report.to_json()["files"][0]["results"]
+    assert result["orders"]["flip_rate"]["n"] == 5
+    assert set(result["latency"]) == {"n", "median_ms", "p95_ms"}
+    assert result["difference"]["gained"] == 1
+    assert len(result["metrics"]["reliability"]) == 1
+    assert [reach["error"] for reach in result["metrics"]["risk_coverage"]["at_error"]] == [
+        0.05,
+        0.1,
+        0.2,
+    ]
+    headline, other = report.headlines()
+    assert (headline["flip_rate"], headline["turn_accuracy_difference"]) == (0, 0.1667)
+    assert "turn_accuracy_difference" not in other
+
+
+def test_what_was_not_measured_has_no_row(file: Path, tmp_path: Path) -> None:
+    write(evaluate([file], [FirstRoute()], progress=False), tmp_path / "report.md")
+    text = (tmp_path / "report.md").read_text()
+    assert not any(word in text for word in ("flips", "median ms", "difference"))
+    assert "| run time / decisions, ms |" in text
+
+
+def test_a_card_reads_reports_of_today(file: Path, tmp_path: Path) -> None:
+    write(evaluate([file], [FirstRoute()], progress=False), tmp_path / "report.json")
+    table = results_table(read_report(tmp_path / "report.json"))
+    assert "| made_up | first-route | 33.3 [0.0, 66.7] |" in table
 
 
 def test_rules(file: Path) -> None:

@@ -8,6 +8,9 @@ from typing import Protocol, runtime_checkable
 
 from routing.decision import Decision
 from routing.records import ConversationRecord
+from training.evaluation.benchmark import without_answers
+
+_END = object()
 
 
 class EvaluationError(RuntimeError):
@@ -39,6 +42,42 @@ class OracleFitted(Protocol):
     def fitted(self) -> str:
         """What was fitted, for the report."""
         ...
+
+
+@runtime_checkable
+class Caching(Protocol):
+    """A decider that keeps what it computed of one call for the next."""
+
+    def clear_cache(self) -> None:
+        """Forget it, so that timing a decision times all of it."""
+        ...
+
+
+@runtime_checkable
+class Noting(Protocol):
+    """A decider whose answers have something about them that a reader of figures must know."""
+
+    def take_note(self) -> str | None:
+        """What is to be said of the answers since this was last asked, or since the start."""
+        ...
+
+
+def checked(
+    decider: Decider, conversations: Sequence[ConversationRecord]
+) -> Iterator[list[Decision]]:
+    """The decisions of each conversation, decided without its answers.
+
+    Raises EvaluationError where there are too few or too many, or one is nonsense.
+    """
+    answers = decider.decide_all(map(without_answers, conversations))
+    for conversation in conversations:
+        decisions = next(answers, None)
+        if decisions is None:
+            raise EvaluationError(f"{decider.name}: stopped before conversation {conversation.id}")
+        check_decisions(decider.name, conversation, decisions)
+        yield decisions
+    if next(iter(answers), _END) is not _END:
+        raise EvaluationError(f"{decider.name}: answered more conversations than it was given")
 
 
 def check_decisions(

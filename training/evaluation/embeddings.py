@@ -63,6 +63,9 @@ class EmbeddingBaseline:
                 nothing_fits.append(not label.expected)
         self.threshold = best_threshold(best, hits, nothing_fits)
 
+    def clear_cache(self) -> None:
+        self._vectors.clear()
+
     def decide_all(self, conversations: Iterable[ConversationRecord]) -> Iterator[list[Decision]]:
         for record in conversations:
             names = [route.name for route in record.routes]

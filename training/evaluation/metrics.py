@@ -11,6 +11,7 @@ several: exact, F1      over decisions that need several routes: the set of chos
                         the expected one; mean over decisions of F1 between the two sets
 exact set               the former over all decisions, so that choosing too many counts as an error
 calibration error       expected gap between confidence and turn accuracy, 15 equal-width bins
+risk and coverage       the share of decisions kept from a confidence on, and the errors among them
 
 Turn, span and conversation are those of Arch-Router (arXiv 2506.16655).
 """
@@ -26,52 +27,19 @@ from typing import Any
 
 import numpy as np
 
-from routing.decision import Decision
-from routing.records import ConversationRecord
 from routing.tasks import NONE
-from training.evaluation.statistics import Estimate, bootstrap_ratios, calibration_error
-
-BREAKDOWNS = (
-    "scenario",
-    "distractors",
-    "switch",
-    "ack",
-    "none_kind",
-    "label_verbatim",
-    "source",
+from training.evaluation.breakdowns import Group, breakdowns
+from training.evaluation.outcomes import Outcome, by_conversation
+from training.evaluation.risk_coverage import RiskCoverage, risk_coverage
+from training.evaluation.statistics import (
+    Bin,
+    Estimate,
+    bootstrap_ratios,
+    calibration_error,
+    reliability,
 )
-"""Tags by which turn accuracy is given apart, where a file has them."""
+
 CONFUSIONS = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """One decision beside its label."""
-
-    conversation: str
-    expected: tuple[str, ...]
-    decision: Decision
-    k: int
-    """Number of routes offered."""
-    tags: dict[str, Any]
-
-    @property
-    def correct(self) -> bool:
-        if not self.expected:
-            return self.decision.route is None
-        return self.decision.route in self.expected
-
-    @property
-    def exact(self) -> bool:
-        return set(self.decision.routes) == set(self.expected)
-
-    @property
-    def f1(self) -> float:
-        """F1 between the sets of chosen and of expected routes; 1 if both are empty."""
-        chosen, expected = set(self.decision.routes), set(self.expected)
-        if not chosen and not expected:
-            return 1.0
-        return 2 * len(chosen & expected) / (len(chosen) + len(expected))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +47,6 @@ class Share:
     """A plain share; None where there was nothing to be a share of."""
 
     value: float | None
-    n: int
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Turn accuracy of the decisions with one value of a tag."""
-
-    value: str
-    accuracy: float
     n: int
 
 
@@ -116,19 +75,13 @@ class Metrics:
     exact_set: Share
     calibration_error: float
     mean_confidence: float
+    reliability: list[Bin]
+    risk_coverage: RiskCoverage
     breakdowns: dict[str, list[Group]]
     confusions: list[Confusion]
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
-
-
-def outcomes_of(record: ConversationRecord, decisions: Sequence[Decision]) -> list[Outcome]:
-    """The decisions of one conversation beside their labels."""
-    return [
-        Outcome(record.id, tuple(label.expected), decision, len(record.routes), label.tags)
-        for label, decision in zip(record.decisions, decisions, strict=True)
-    ]
 
 
 def measure(outcomes: Sequence[Outcome]) -> Metrics:
@@ -141,6 +94,7 @@ def measure(outcomes: Sequence[Outcome]) -> Metrics:
     turn, span, conversation = bootstrap_ratios(correct, total)
     several = [o for o in outcomes if len(o.expected) > 1]
     confidences = [o.decision.confidence for o in outcomes]
+    right = [o.correct for o in outcomes]
     return Metrics(
         decisions=len(outcomes),
         conversations=len(conversations),
@@ -152,18 +106,13 @@ def measure(outcomes: Sequence[Outcome]) -> Metrics:
         several_exact=_share(o.exact for o in several),
         several_f1=_share(o.f1 for o in several),
         exact_set=_share(o.exact for o in outcomes),
-        calibration_error=calibration_error(confidences, [o.correct for o in outcomes]),
+        calibration_error=calibration_error(confidences, right),
         mean_confidence=float(np.mean(confidences)),
-        breakdowns=_breakdowns(outcomes),
+        reliability=reliability(confidences, right),
+        risk_coverage=risk_coverage(confidences, right),
+        breakdowns=breakdowns(outcomes),
         confusions=confusions(outcomes),
     )
-
-
-def by_conversation(outcomes: Iterable[Outcome]) -> list[list[Outcome]]:
-    grouped: dict[str, list[Outcome]] = {}
-    for outcome in outcomes:
-        grouped.setdefault(outcome.conversation, []).append(outcome)
-    return list(grouped.values())
 
 
 def spans(conversation: Iterable[Outcome]) -> list[list[Outcome]]:
@@ -189,31 +138,6 @@ def _tally(conversation: list[Outcome], *, correct: bool) -> tuple[int, int, int
         return len(conversation), len(runs), 1
     right = [all(o.correct for o in run) for run in runs]
     return sum(o.correct for o in conversation), sum(right), int(all(right))
-
-
-def _breakdowns(outcomes: Sequence[Outcome]) -> dict[str, list[Group]]:
-    groups = {"k": _groups((o.k, o.correct) for o in outcomes)}
-    turns = _groups((o.tags["turn"], o.correct) for o in outcomes if "turn" in o.tags)
-    if len(turns) > 1:
-        groups["turn"] = turns
-    for tag in BREAKDOWNS:
-        tagged = _groups((o.tags[tag], o.correct) for o in outcomes if tag in o.tags)
-        if tagged:
-            groups[tag] = tagged
-    return groups
-
-
-def _groups(pairs: Iterable[tuple[Any, bool]]) -> list[Group]:
-    by_value: dict[Any, list[bool]] = {}
-    for value, correct in pairs:
-        key = value if isinstance(value, int | float) else str(value)
-        by_value.setdefault(key, []).append(correct)
-    keys = sorted(by_value, key=lambda v: (isinstance(v, str), v))
-    return [Group(_label(key), float(np.mean(by_value[key])), len(by_value[key])) for key in keys]
-
-
-def _label(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _share(values: Iterable[float]) -> Share:

@@ -2,102 +2,54 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
 
-from training.evaluation.benchmark import Benchmark, read_benchmark, without_answers
-from training.evaluation.deciders import (
-    Decider,
-    EvaluationError,
-    OracleFitted,
-    check_decisions,
-)
-from training.evaluation.metrics import Metrics, Outcome, measure, outcomes_of
-
-FORMAT = 1
-_END = object()
-
-
-@dataclass(frozen=True)
-class Result:
-    """One decider on one benchmark."""
-
-    decider: str
-    note: str | None
-    """What was fitted on this very file, for an oracle baseline."""
-    metrics: Metrics
-    seconds: float
-    """Wall time of all decisions, without reading, fitting and measuring."""
-    outcomes: list[Outcome]
-
-    @property
-    def seconds_per_decision(self) -> float:
-        return self.seconds / self.metrics.decisions
-
-    def headline(self) -> dict[str, Any]:
-        m = self.metrics
-        return {
-            "decider": self.decider,
-            "turn_accuracy": round(m.turn_accuracy.value, 4),
-            "span_accuracy": round(m.span_accuracy.value, 4),
-            "conversation_accuracy": round(m.conversation_accuracy.value, 4),
-            "none_precision": _rounded(m.none_precision.value),
-            "none_recall": _rounded(m.none_recall.value),
-            "calibration_error": round(m.calibration_error, 4),
-            "decisions": m.decisions,
-        }
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "decider": self.decider,
-            "note": self.note,
-            "seconds_per_decision": self.seconds_per_decision,
-            "metrics": self.metrics.to_json(),
-        }
+from routing.decision import Decision
+from training.evaluation import plots
+from training.evaluation.benchmark import Benchmark, read_benchmark
+from training.evaluation.comparison import difference, earlier_file, earlier_result
+from training.evaluation.deciders import Decider, EvaluationError, Noting, OracleFitted, checked
+from training.evaluation.latency import Latency, measure_latency
+from training.evaluation.metrics import measure
+from training.evaluation.orders import OrderFlips, measure_orders
+from training.evaluation.outcomes import Outcome, outcomes_of
+from training.evaluation.results import FileReport, Report, Result
+from training.evaluation.stored import StoredFile, json_text, read_report
+from training.evaluation.tables import markdown, print_tables
 
 
 @dataclass(frozen=True)
-class FileReport:
-    """All deciders on one benchmark."""
+class Extras:
+    """What is measured beside accuracy. Each costs more decisions, so each is off unless asked for.
 
-    benchmark: str
-    sha256: str
-    limit: int | None
-    results: list[Result]
+    Raises EvaluationError for a count that measures nothing.
+    """
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "benchmark": self.benchmark,
-            "sha256": self.sha256,
-            "limit": self.limit,
-            "results": [result.to_json() for result in self.results],
-        }
+    orders: int = 0
+    """Orders of the routes in which each conversation is decided; 0 measures no flips."""
+    orders_limit: int | None = None
+    """First conversations of each file that are decided in several orders; None takes all."""
+    latency: int = 0
+    """Conversations of each file of which one decision is timed; 0 times none."""
+    compare: Path | None = None
+    """An earlier report in JSON, whose turn accuracies are subtracted."""
 
-
-@dataclass(frozen=True)
-class Report:
-    """All deciders on all benchmarks."""
-
-    files: list[FileReport]
-
-    def to_json(self) -> dict[str, Any]:
-        return {"format": FORMAT, "files": [file.to_json() for file in self.files]}
-
-    def headlines(self) -> list[dict[str, Any]]:
-        """The main figures, one flat object for each decider and file."""
-        return [
-            {"benchmark": file.benchmark, **result.headline()}
-            for file in self.files
-            for result in file.results
-        ]
+    def __post_init__(self) -> None:
+        if self.orders == 1 or self.orders < 0:
+            raise EvaluationError("order flips need at least two orders; 0 measures none")
+        if self.orders_limit is not None and self.orders_limit < 1:
+            raise EvaluationError("order flips need at least one conversation")
+        if self.latency < 0:
+            raise EvaluationError("latency needs a number of conversations; 0 measures none")
 
 
 def evaluate(
@@ -105,34 +57,43 @@ def evaluate(
     deciders: Sequence[Decider],
     limit: int | None = None,
     progress: bool = True,
+    extras: Extras | None = None,
 ) -> Report:
     """Measure every decider on every file.
 
-    All files are read before the first decision, so that a malformed line costs no waiting. Raises
-    InvalidRecord for a bad file and EvaluationError for a decider that cannot be measured.
+    All files, an earlier report among them, are read before the first decision, so that a malformed
+    one costs no waiting. Raises InvalidRecord for a bad file and EvaluationError for a decider that
+    cannot be measured or an earlier report that cannot be compared with.
     """
+    extras = extras or Extras()
     if not files or not deciders:
         raise EvaluationError("nothing to evaluate: give at least one file and one decider")
     names = [decider.name for decider in deciders]
     if len(set(names)) < len(names):
         raise EvaluationError(f"deciders must differ in name: {', '.join(names)}")
     benchmarks = [read_benchmark(file, limit) for file in files]
+    earlier = _earlier(extras.compare, benchmarks, limit)
     reports: list[FileReport] = []
     with _progress(progress) as track:
         for benchmark in benchmarks:
-            results = [_run(decider, benchmark, track) for decider in deciders]
+            results = [_run(decider, benchmark, extras, track) for decider in deciders]
+            if benchmark.sha256 in earlier:
+                results = _compared(results, earlier[benchmark.sha256])
             reports.append(FileReport(benchmark.name, benchmark.sha256, limit, results))
     return Report(reports)
 
 
-def write(report: Report, output: Path) -> None:
-    """Write a report as JSON, or as Markdown where the name ends in .md."""
-    if output.suffix == ".md":
-        from training.evaluation.tables import markdown
+def write(report: Report, output: Path, pictures: Mapping[Path, str] | None = None) -> None:
+    """Write a report as JSON, or as Markdown where the name ends in .md.
 
+    Markdown shows `pictures`, files with their titles, by paths from the report's folder.
+    """
+    if output.suffix == ".md":
         text = markdown(report)
+        if pictures:
+            text += "\n" + plots.gallery(pictures, output.parent)
     else:
-        text = json.dumps(report.to_json(), indent=1, ensure_ascii=False) + "\n"
+        text = json_text(report.to_json()) + "\n"
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(text, encoding="utf-8")
 
@@ -142,21 +103,27 @@ def run(
     deciders: Sequence[Decider],
     output: Path | None = None,
     limit: int | None = None,
+    extras: Extras | None = None,
+    pictures: Path | None = None,
 ) -> None:
-    """What `pointsman eval` does: evaluate, print tables, write a report.
+    """What `pointsman eval` does: evaluate, print tables, draw `pictures`, write a report.
 
     With `output`, the last lines on standard output are JSON, one for each decider and file.
     """
-    from training.evaluation.tables import print_tables
-
-    report = evaluate(files, deciders, limit)
+    if pictures is not None:
+        plots.check_available()
+    report = evaluate(files, deciders, limit, extras=extras)
     console = Console()
     if not console.is_terminal:
         # A file or a pipe has no width: let no cell wrap.
-        console = Console(width=40 + 30 * len(deciders))
+        console = Console(width=60 + 30 * len(deciders))
     print_tables(report, console)
     if output is not None:
+        # Before anything is drawn, so that a long run is not lost with a picture.
         write(report, output)
+    drawn = plots.write_plots(report, pictures) if pictures is not None else {}
+    if output is not None:
+        write(report, output, drawn)
         for headline in report.headlines():
             print(json.dumps(headline, ensure_ascii=False))
 
@@ -165,26 +132,78 @@ Track = Callable[[str, int], Callable[[int], None]]
 """Begins a task of so many decisions and returns what advances it."""
 
 
-def _run(decider: Decider, benchmark: Benchmark, track: Track) -> Result:
-    advance = track(f"{benchmark.name}: {decider.name}", benchmark.decisions)
-    note: str | None = None
+def _run(decider: Decider, benchmark: Benchmark, extras: Extras, track: Track) -> Result:
+    conversations = benchmark.conversations
+    oracle = isinstance(decider, OracleFitted)
+    notes: list[str | None] = []
     if isinstance(decider, OracleFitted):
-        decider.fit(benchmark.conversations)
-        note = decider.fitted
+        decider.fit(conversations)
+        notes.append(decider.fitted)
+    # Before the run, so that a server does not yet know the conversations that are timed.
+    latency = _latency(decider, benchmark, extras.latency)
+    if isinstance(decider, Noting):
+        decider.take_note()
+    advance = track(f"{benchmark.name}: {decider.name}", benchmark.decisions)
+    decided: list[list[Decision]] = []
     outcomes: list[Outcome] = []
     start = time.perf_counter()
-    answers = decider.decide_all(map(without_answers, benchmark.conversations))
-    for conversation in benchmark.conversations:
-        decisions = next(answers, None)
-        if decisions is None:
-            raise EvaluationError(f"{decider.name}: stopped before conversation {conversation.id}")
-        check_decisions(decider.name, conversation, decisions)
+    for conversation, decisions in zip(conversations, checked(decider, conversations), strict=True):
+        decided.append(decisions)
         outcomes += outcomes_of(conversation, decisions)
         advance(len(decisions))
     seconds = time.perf_counter() - start
-    if next(iter(answers), _END) is not _END:
-        raise EvaluationError(f"{decider.name}: answered more conversations than it was given")
-    return Result(decider.name, note, measure(outcomes), seconds, outcomes)
+    if isinstance(decider, Noting):
+        notes.append(decider.take_note())
+    return Result(
+        decider=decider.name,
+        note="; ".join(filter(None, notes)) or None,
+        metrics=measure(outcomes),
+        seconds=seconds,
+        outcomes=outcomes,
+        oracle=oracle,
+        orders=_orders(decider, benchmark, decided, extras, track),
+        latency=latency,
+    )
+
+
+def _latency(decider: Decider, benchmark: Benchmark, count: int) -> Latency | None:
+    return measure_latency(decider, benchmark.conversations, count) if count else None
+
+
+def _orders(
+    decider: Decider,
+    benchmark: Benchmark,
+    decided: list[list[Decision]],
+    extras: Extras,
+    track: Track,
+) -> OrderFlips | None:
+    if not extras.orders:
+        return None
+    conversations = benchmark.conversations[: extras.orders_limit]
+    further = (extras.orders - 1) * sum(len(record.decisions) for record in conversations)
+    advance = track(f"{benchmark.name}: {decider.name}, other orders", further)
+    return measure_orders(decider, conversations, decided, extras.orders, advance)
+
+
+def _earlier(
+    path: Path | None, benchmarks: Sequence[Benchmark], limit: int | None
+) -> dict[str, StoredFile]:
+    """The parts of an earlier report by SHA-256 of the file."""
+    if path is None:
+        return {}
+    report = read_report(path)
+    return {b.sha256: earlier_file(report, b, limit) for b in benchmarks}
+
+
+def _compared(results: Sequence[Result], file: StoredFile) -> list[Result]:
+    compared: list[Result] = []
+    for number, result in enumerate(results):
+        earlier = earlier_result(file, result.decider, first=number == 0)
+        if earlier is not None:
+            apart = difference(result.outcomes, result.metrics.turn_accuracy, earlier)
+            result = dataclasses.replace(result, difference=apart)
+        compared.append(result)
+    return compared
 
 
 @contextmanager
@@ -197,7 +216,3 @@ def _progress(shown: bool) -> Iterator[Track]:
             return lambda count: bar.advance(task, count)
 
         yield track
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)

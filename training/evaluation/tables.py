@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from training.evaluation.comparison import Difference
 from training.evaluation.metrics import Metrics, Share
-from training.evaluation.report import FileReport, Report, Result
+from training.evaluation.results import FileReport, Report, Result
 from training.evaluation.statistics import Estimate
 
 CONFUSIONS_SHOWN = 5
@@ -26,13 +27,14 @@ class Row:
 
 
 def rows(file: FileReport) -> list[Row]:
-    """All rows of a file's table; shares are in per cent."""
+    """All rows of a file's table; shares are in per cent, and times where a label says so."""
     each = [result.metrics for result in file.results]
     first = each[0]
     table = [
         Row("turn accuracy [95%]", [_interval(m.turn_accuracy) for m in each]),
         Row("span accuracy [95%]", [_interval(m.span_accuracy) for m in each]),
         Row("conversation accuracy [95%]", [_interval(m.conversation_accuracy) for m in each]),
+        *_differences(file.results),
         Row("none precision (n chosen)", _shares(each, lambda m: m.none_precision), True),
         Row(f"none recall (n = {first.none_recall.n})", _values(each, lambda m: m.none_recall)),
     ]
@@ -46,7 +48,9 @@ def rows(file: FileReport) -> list[Row]:
     table += [
         Row("calibration error", [_percent(m.calibration_error) for m in each], True),
         Row("mean confidence", [_percent(m.mean_confidence) for m in each]),
-        Row("ms per decision", [f"{1000 * r.seconds_per_decision:.1f}" for r in file.results]),
+        *_risk_coverage(each),
+        *_orders(file.results),
+        *_times(file.results),
     ]
     for tag, groups in first.breakdowns.items():
         for number, group in enumerate(groups):
@@ -93,8 +97,79 @@ def title(file: FileReport) -> str:
 
 
 def notes(file: FileReport) -> list[str]:
-    fitted = [f"{r.decider}: {r.note} (oracle)" for r in file.results if r.note]
-    return [*fitted, *filter(None, map(_errors, file.results))]
+    """What a table cannot say: what was fitted, whom a difference is to, the commonest errors."""
+    said = [
+        f"{r.decider}: {r.note}{' (oracle)' if r.oracle else ''}" for r in file.results if r.note
+    ]
+    changes = [_change(r.decider, r.difference) for r in file.results if r.difference is not None]
+    return [*said, *changes, *filter(None, map(_errors, file.results))]
+
+
+def _risk_coverage(each: list[Metrics]) -> list[Row]:
+    risks = [m.risk_coverage for m in each]
+    return [
+        Row("risk-coverage area (AURC)", [_percent(r.aurc) for r in risks], True),
+        Row("the same, in excess of the best ranking", [_percent(r.excess_aurc) for r in risks]),
+        *(
+            Row(
+                f"coverage at error ≤ {100 * reach.error:g}",
+                [_percent(r.at_error[number].coverage) for r in risks],
+            )
+            for number, reach in enumerate(risks[0].at_error)
+        ),
+    ]
+
+
+def _orders(results: list[Result]) -> list[Row]:
+    flips = [result.orders for result in results]
+    measured = [one for one in flips if one is not None]
+    if not measured:
+        return []
+    first = measured[0]
+    return [
+        Row(
+            f"order flips, {first.orders} orders (n = {first.flip_rate.n}) [95%]",
+            [_ABSENT if one is None else _interval(one.flip_rate) for one in flips],
+            True,
+        ),
+        Row(
+            "disagreement of two orders [95%]",
+            [_ABSENT if one is None else _interval(one.disagreement) for one in flips],
+        ),
+    ]
+
+
+def _times(results: list[Result]) -> list[Row]:
+    shared = [f"{1000 * result.seconds_per_decision:.1f}" for result in results]
+    table = [Row("run time / decisions, ms", shared, True)]
+    times = [result.latency for result in results]
+    measured = [one for one in times if one is not None]
+    if measured:
+        median = [_ABSENT if one is None else f"{one.median_ms:.1f}" for one in times]
+        p95 = [_ABSENT if one is None else f"{one.p95_ms:.1f}" for one in times]
+        table += [
+            Row(f"one decision alone, median ms (n = {measured[0].n})", median),
+            Row("one decision alone, 95th percentile ms", p95),
+        ]
+    return table
+
+
+def _differences(results: list[Result]) -> list[Row]:
+    apart = [result.difference for result in results]
+    if not any(apart):
+        return []
+    cells = [_ABSENT if one is None else _signed_interval(one.turn_accuracy) for one in apart]
+    return [Row("turn accuracy, difference to the earlier report [95%]", cells)]
+
+
+def _change(decider: str, apart: Difference) -> str:
+    then = _percent(apart.earlier_turn_accuracy)
+    kind = (
+        f"paired, {apart.gained} decisions gained and {apart.lost} lost"
+        if apart.paired
+        else "unpaired, since the earlier report holds no outcomes"
+    )
+    return f"{decider}, difference to {apart.earlier} ({then} then): {kind}"
 
 
 def _errors(result: Result) -> str:
@@ -114,6 +189,11 @@ def _values(each: list[Metrics], pick: Callable[[Metrics], Share]) -> list[str]:
 def _interval(estimate: Estimate) -> str:
     low, high = _percent(estimate.low), _percent(estimate.high)
     return f"{_percent(estimate.value)} [{low}, {high}]"
+
+
+def _signed_interval(estimate: Estimate) -> str:
+    value, low, high = (f"{100 * v:+.1f}" for v in (estimate.value, estimate.low, estimate.high))
+    return f"{value} [{low}, {high}]"
 
 
 def _percent(value: float | None) -> str:
