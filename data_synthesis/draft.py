@@ -43,6 +43,10 @@ class Draft:
     """Areas whose routes would fit the unrelated talk that was mixed in."""
     offered: tuple[str, ...] = ()
     """Units of the cast, in the order of the record."""
+    redrawn: bool = False
+    """Whether the record says what training may draw anew."""
+    spare: tuple[str, ...] = ()
+    """Further units that may then take the place of distractors."""
     tags: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -87,8 +87,8 @@ MESSAGE_EXTRAS = ("tool_calls", "tool_call_id")
 
 
 def conversation_row(record: ConversationRecord) -> dict[str, object]:
-    """A conversation record as JSON; every row has the same fields, as tables need."""
-    return {
+    """A conversation record as JSON; every row of a recipe has the same fields, as tables need."""
+    row = {
         "id": record.id,
         "routes": [route.model_dump() for route in record.routes],
         "messages": [_message(message) for message in record.messages],
@@ -102,6 +102,9 @@ def conversation_row(record: ConversationRecord) -> dict[str, object]:
         ],
         "tags": {name: record.tags.get(name) for name in TAGS},
     }
+    if record.alternatives is not None:
+        row["alternatives"] = record.alternatives.model_dump()
+    return row
 
 
 def decision_rows(record: ConversationRecord) -> Iterator[dict[str, object]]:

@@ -20,6 +20,8 @@ class RouteStyle:
     """any, short, plain or long descriptions."""
     opaque: bool = False
     """Names that mean nothing."""
+    further: int = 0
+    """Further wordings of each route, for training to draw from."""
 
 
 def draw_route(

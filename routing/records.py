@@ -4,7 +4,7 @@ A *conversation record* holds n decisions; it is what training reads and data sy
 
     {"id", "routes": [{"name", "description"}], "messages": [{"role", "content"}],
      "decisions": [{"message": index of the user message, "expected": [names], "tags": {...}}],
-     "tags": {...}}
+     "alternatives": {"wordings": [{"of": name, "routes"}], "spare": routes}, if any, "tags": {...}}
 
 A *decision record* holds one, with the conversation up to it; benchmarks are files of these:
 
@@ -39,6 +39,23 @@ class DecisionLabel(_Record):
     tags: dict[str, Any] = Field(default_factory=dict)
 
 
+class Wordings(_Record):
+    """Further names and descriptions of one route."""
+
+    of: str
+    """Its name in the record."""
+    routes: list[Route]
+
+
+class Alternatives(_Record):
+    """What training may put in the place of a conversation's routes, epoch by epoch."""
+
+    wordings: list[Wordings] = Field(default_factory=list)
+    """Of offered and of spare routes."""
+    spare: list[Route] = Field(default_factory=list)
+    """Routes that no turn of the conversation needs, and that none offered is mistaken for."""
+
+
 class ConversationRecord(_Record):
     """A conversation with a decision for each labelled user message."""
 
@@ -46,11 +63,12 @@ class ConversationRecord(_Record):
     routes: Annotated[list[Route], Field(min_length=1)]
     messages: Annotated[list[dict[str, Any]], Field(min_length=1)]
     decisions: Annotated[list[DecisionLabel], Field(min_length=1)]
+    alternatives: Alternatives | None = None
     tags: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        _check_names(self.routes)
+        _check_names([*self.routes, *(self.alternatives.spare if self.alternatives else [])])
         names = {route.name for route in self.routes}
         for label in self.decisions:
             if label.message >= len(self.messages):

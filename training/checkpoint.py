@@ -16,7 +16,7 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from routing.errors import UnsupportedCheckpoint
 from routing.manifest import (
@@ -29,6 +29,7 @@ from routing.manifest import (
 )
 from routing.pointer import POINTER_FILE
 from routing.records import shards
+from training.bases import load_base
 from training.card import write_card
 from training.readout import Pointer
 from training.recipe import TrainRecipe
@@ -47,21 +48,24 @@ def save_checkpoint(
     identifiers: Sequence[str] | None,
     data: Path,
     history: list[dict[str, Any]],
+    weights: dict[str, Any] | None = None,
 ) -> Path:
-    """Write a complete checkpoint folder, replacing an earlier one only once it is whole."""
+    """Write a complete checkpoint folder, replacing an earlier one only once it is whole.
+
+    `weights` are the whole model's, gathered, where the model itself holds only a part of them.
+    """
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    pointer = _take_pointer(model)
+    pointer, weights = _take_pointer(model, weights)
     if pointer is not None:
-        tensors = {k: v.detach().float().contiguous() for k, v in pointer.state_dict().items()}
-        save_file(tensors, part / POINTER_FILE)
+        save_file(pointer, part / POINTER_FILE)
     if isinstance(model, PeftModel):
-        _save_adapter(model, part)
+        _save_adapter(model, part, weights)
     else:
         assert isinstance(model, PreTrainedModel)
-        model.config.use_cache = True
-        model.save_pretrained(part)
+        reset_for_serving(model)
+        model.save_pretrained(part, state_dict=weights)
     shutil.copyfile(base / "tokenizer.json", part / "tokenizer.json")
     plain = model.get_base_model() if isinstance(model, PeftModel) else model
     manifest = Manifest(
@@ -85,7 +89,7 @@ def save_checkpoint(
         provenance={
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "recipe": recipe.model_dump(mode="json"),
-            "data_sha256": _data_sha256(data),
+            "data_sha256": data_sha256(data),
             "data": _data_manifest(data),
             "git_commit": _git_commit(),
             "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
@@ -99,12 +103,11 @@ def save_checkpoint(
     return folder
 
 
-def load_base(folder: Path, layers: int | None) -> PreTrainedModel:
-    """A base model in float32, of its first `layers` decoder layers alone if that is given."""
-    shape = {} if layers is None else {"num_hidden_layers": layers}
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **shape)
-    assert isinstance(model, PreTrainedModel)
-    return model
+def reset_for_serving(model: PreTrainedModel) -> None:
+    """Undo what training set in a model's configuration."""
+    model.config.use_cache = True
+    if hasattr(model.config, "output_router_logits"):
+        model.config.output_router_logits = False
 
 
 def load_checkpoint(folder: Path, base: Path | None) -> tuple[PreTrainedModel, Manifest]:
@@ -119,44 +122,59 @@ def load_checkpoint(folder: Path, base: Path | None) -> tuple[PreTrainedModel, M
         model = load_base(base, manifest.base.layers)
         model = PeftModel.from_pretrained(model, folder).merge_and_unload()
     else:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        model = load_base(folder)
     if isinstance(manifest.read_out, PointerReadOut):
         model.pointer = Pointer(
             manifest.base.hidden_size, manifest.read_out.dim, manifest.read_out.lines
         )
-        # A head without biases, of an earlier release, has none to add: they stay zero.
+        # Standardising is folded in; a head of an earlier release has no biases: they stay zero.
         model.pointer.load_state_dict(load_file(folder / POINTER_FILE), strict=False)
     return model.eval(), manifest
 
 
-def _take_pointer(model: nn.Module) -> Pointer | None:
-    """Detach the pointer, so that what is left is a plain model or adapter."""
+def _take_pointer(
+    model: nn.Module, weights: dict[str, Any] | None
+) -> tuple[dict[str, torch.Tensor] | None, dict[str, Any] | None]:
+    """The pointer's tensors, detached from a model so that what is left is plain, and its rest."""
     plain = model.get_base_model() if isinstance(model, PeftModel) else model
     pointer = getattr(plain, "pointer", None)
     if pointer is None:
-        return None
+        return None, weights
     del plain.pointer
     if isinstance(model, PeftModel):
         model.peft_config["default"].modules_to_save = None
         # PEFT keeps a trained copy beside the original.
         pointer = pointer.modules_to_save["default"]
     assert isinstance(pointer, Pointer)
-    return pointer
+    if weights is not None:
+        own = {k: v for k, v in weights.items() if ".pointer." in f".{k}"}
+        weights = {k: v for k, v in weights.items() if k not in own}
+        trained = {k: v for k, v in own.items() if "original_module" not in k}
+        whole = Pointer(pointer.query.in_features, pointer.query.out_features, pointer.lines)
+        loaded = {
+            k.split("pointer.")[-1].removeprefix("modules_to_save.default."): v
+            for k, v in trained.items()
+        }
+        for name, buffer in pointer.named_buffers():  # not cut up, so perhaps not gathered
+            loaded.setdefault(name, buffer)
+        whole.load_state_dict(loaded)
+        pointer = whole
+    return pointer.folded(), weights
 
 
-def _save_adapter(model: PeftModel, folder: Path) -> None:
+def _save_adapter(model: PeftModel, folder: Path, weights: dict[str, Any] | None) -> None:
     """The adapter in half precision, which keeps three digits and halves the file."""
     config = model.peft_config["default"]
     config.base_model_name_or_path = ""  # a path of the training machine means nothing elsewhere
-    model.save_pretrained(folder)
-    weights = folder / "adapter_model.safetensors"
-    save_file({k: v.half() for k, v in load_file(weights).items()}, weights)
+    model.save_pretrained(folder, state_dict=weights)
+    path = folder / "adapter_model.safetensors"
+    save_file({k: v.half() for k, v in load_file(path).items()}, path)
     for path in folder.iterdir():
         if path.name not in (*ADAPTER_FILES, POINTER_FILE):
             path.unlink()
 
 
-def _data_sha256(data: Path) -> str:
+def data_sha256(data: Path) -> str:
     """Hash of the files' hashes, or of the one file."""
     hashes = [file_sha256(path) for path in shards(data)]
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()

@@ -7,12 +7,13 @@ longer one becomes several, exactly as a server would trim it at each turn. Noth
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from routing.conversation import normalise
 from routing.layout import Layout
 from routing.records import ConversationRecord
+from routing.tasks import NONE
 
 
 @dataclass(frozen=True)
@@ -25,19 +26,33 @@ class Example:
     identifiers: list[int]
     decisions: list[int]
     targets: list[list[float]]
+    soft_targets: list[list[float]] | None = None
+    """A larger model's distributions, zeros for a decision without one."""
 
     @property
     def length(self) -> int:
         return len(self.input_ids)
 
+    @property
+    def soft_or_zero(self) -> list[list[float]]:
+        return self.soft_targets or [[0.0] * len(target) for target in self.targets]
+
+
+SoftTargets = Mapping[int, Mapping[str, float]]
+"""By message index, a distribution over route names and "none"."""
+
 
 def encode(
-    layout: Layout, record: ConversationRecord, *, redraw: random.Random | None = None
+    layout: Layout,
+    record: ConversationRecord,
+    *,
+    redraw: random.Random | None = None,
+    soft: SoftTargets | None = None,
 ) -> Iterator[tuple[Example, list[int]]]:
     """Examples of a record, each with the indices of the labels it decides.
 
     With `redraw`, identifiers are dealt to lines at random, so that none comes to mean anything by
-    itself. Raises InvalidRequest, naming the record, where the layout cannot take it.
+    itself. Raises InvalidRequest where the layout cannot take it.
     """
     names = [route.name for route in record.routes]
     order = None
@@ -63,6 +78,7 @@ def encode(
                     list(prefix.identifiers or ()),
                     positions,
                     targets,
+                    _soft(names, [record.decisions[number].message for number in kept], soft),
                 ),
                 kept,
             )
@@ -76,11 +92,10 @@ def target(names: list[str], expected: list[str]) -> list[float]:
     return [share if name in expected else 0.0 for name in names] + [0.0]
 
 
-def encode_all(
-    layout: Layout, records: Iterable[ConversationRecord], *, seed: int | None
-) -> Iterator[Example]:
-    """Examples of many records; with a seed, identifiers are dealt anew for each record."""
-    for record in records:
-        redraw = None if seed is None else random.Random(f"{seed}/{record.id}")
-        for example, _ in encode(layout, record, redraw=redraw):
-            yield example
+def _soft(
+    names: list[str], messages: list[int], soft: SoftTargets | None
+) -> list[list[float]] | None:
+    if soft is None:
+        return None
+    outcomes = [*names, NONE]
+    return [[soft.get(m, {}).get(outcome, 0.0) for outcome in outcomes] for m in messages]

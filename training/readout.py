@@ -6,7 +6,7 @@ The numpy twins that engines use are in `routing.pointer`; a test holds the two 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +29,10 @@ class Pointer(nn.Module):
         self.query = nn.Linear(hidden, dim)
         self.key = nn.Linear(hidden, dim)
         self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
+        # Parts of the state that a released head has folded into its projections.
+        for name in ("query", "key"):
+            self.register_buffer(f"{name}_mean", torch.zeros(hidden))
+            self.register_buffer(f"{name}_spread", torch.ones(hidden))
         nn.init.orthogonal_(self.query.weight)
         self.key.weight.data.copy_(self.query.weight.data)
         nn.init.zeros_(self.query.bias)
@@ -36,64 +40,141 @@ class Pointer(nn.Module):
 
     @torch.no_grad()
     def standardise(self, turn_states: Tensor, line_states: Tensor) -> None:
-        """Start from states [N, H] of a sample: each dimension centred, and of equal spread.
+        """See states as these samples [N, H] do: each dimension centred, and of equal spread.
 
         A language model's states share a large common part, and few dimensions outweigh the rest
         (arXiv 2402.17762), so their plain likeness tells little.
         """
-        for projection, states in ((self.query, turn_states), (self.key, line_states)):
-            projection.weight /= states.std(0) + 1e-3
-            projection.bias.copy_(-projection.weight @ states.mean(0))
+        for name, states in (("query", turn_states), ("key", line_states)):
+            self.get_buffer(f"{name}_mean").copy_(states.float().mean(0))
+            self.get_buffer(f"{name}_spread").copy_(states.float().std(0) + 1e-3)
 
-    def forward(self, turn_states: Tensor, line_states: Tensor) -> Tensor:
-        """Scores [D, L] of turn states [D, H] against their own line states [D, L, H]."""
-        queries = F.normalize(self.query(turn_states), dim=-1)
-        keys = F.normalize(self.key(line_states), dim=-1)
-        return self.log_scale.exp() * torch.einsum("dh,dlh->dl", queries, keys)
+    @torch.no_grad()
+    def fit_scale(self, samples: Iterable[tuple[Tensor, Tensor, Batch]]) -> None:
+        """Set the scale under which turn states, line states and their batches are likeliest."""
+        scales = torch.logspace(0, 2, 41)
+        losses = torch.zeros_like(scales)
+        for turns, lines, batch in samples:
+            cosines = torch.einsum("dh,dlh->dl", self.queries(turns), self.keys(lines))
+            cosines = cosines.masked_fill(~batch["line_mask"], -torch.inf).cpu()
+            targets = batch["targets"].cpu()
+            for index, scale in enumerate(scales):
+                shares = (scale * cosines).log_softmax(-1).masked_fill(targets == 0, 0.0)
+                losses[index] -= (targets * shares).sum()
+        self.log_scale.fill_(scales[losses.argmin()].log())
+
+    def queries(self, turn_states: Tensor) -> Tensor:
+        """Unit queries [..., dim] of turn states [..., H]."""
+        states = (turn_states - self.query_mean) / self.query_spread
+        return F.normalize(self.query(states.to(self.query.weight.dtype)).float(), dim=-1)
+
+    def keys(self, line_states: Tensor) -> Tensor:
+        """Unit keys [..., dim] of line states [..., H]."""
+        states = (line_states - self.key_mean) / self.key_spread
+        return F.normalize(self.key(states.to(self.key.weight.dtype)).float(), dim=-1)
+
+    def forward(
+        self, turn_states: Tensor, line_states: Tensor, others: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Scores [D, L] of turn states [D, H] against their own line states [D, L, H], and keys.
+
+        With unit keys `others` [N, dim], scores against those follow: [D, L + N].
+        """
+        queries, keys = self.queries(turn_states), self.keys(line_states)
+        scores = torch.einsum("dh,dlh->dl", queries, keys)
+        if others is not None:
+            scores = torch.cat([scores, queries @ others.T], dim=-1)
+        return self.log_scale.float().exp() * scores, keys
+
+    def folded(self) -> dict[str, Tensor]:
+        """The head as `routing.pointer` reads it: standardising is part of the projections."""
+        folded = {"log_scale": self.log_scale.detach().float()}
+        for name, projection in (("query", self.query), ("key", self.key)):
+            weight = projection.weight.detach().float() / self.get_buffer(f"{name}_spread").float()
+            mean = self.get_buffer(f"{name}_mean").float()
+            folded[f"{name}.weight"] = weight.contiguous()
+            folded[f"{name}.bias"] = projection.bias.detach().float() - weight @ mean
+        return folded
 
 
 class Batch(dict[str, Tensor]):
-    """Tensors of B examples with D decisions in all and at most L lines each.
+    """Tensors of B sequences with D decisions in all and at most L lines each.
 
-    input_ids, attention_mask [B, T]; line_starts, line_ends, line_identifiers, line_mask [B, L];
-    decision_rows, decision_positions [D]; targets [D, L].
+    input_ids [B, T] with attention_mask [B, T], or, packed, [1, T] with position_ids [1, T];
+    decision_rows, decision_positions [D]: where decisions are read out; line_starts, line_ends,
+    line_identifiers, line_mask [D, L]: the lines in question, in the same sequence; targets [D, L];
+    soft_targets [D, L], zero where there are none.
     """
 
 
-def collate(examples: Sequence[Example], pad: int) -> Batch:
-    """Pad on the right; `line_mask` tells lines from padding."""
-    longest = max(example.length for example in examples)
-    lines = max(len(example.line_ends) for example in examples)
+def collate(examples: Sequence[Example], pad: int, *, packed: bool = False) -> Batch:
+    """Pad on the right, or lay end to end; `line_mask` tells lines from padding."""
+    most = max(len(example.line_ends) for example in examples)
+    owners = [row for row, ex in enumerate(examples) for _ in ex.decisions]
+    # Where a sequence begins: its own row's start, or its place in the one row.
+    lengths = [example.length for example in examples]
+    offsets = [sum(lengths[:row]) if packed else 0 for row in range(len(examples))]
 
-    def padded(values: Sequence[int], size: int, filler: int) -> list[int]:
-        return [*values, *[filler] * (size - len(values))]
+    def lines(values: Sequence[Sequence[int]], shift: bool = False) -> Tensor:
+        rows = [
+            [*(v + (offsets[row] if shift else 0) for v in each), *[0] * (most - len(each))]
+            for row, each in enumerate(values)
+        ]
+        return torch.tensor(rows)[owners]
 
-    targets = [
-        [*target, *[0.0] * (lines - len(target))] for ex in examples for target in ex.targets
-    ]
-    return Batch(
-        input_ids=torch.tensor([padded(ex.input_ids, longest, pad) for ex in examples]),
-        attention_mask=torch.tensor([padded([1] * ex.length, longest, 0) for ex in examples]),
-        line_starts=torch.tensor([padded(ex.line_starts, lines, 0) for ex in examples]),
-        line_ends=torch.tensor([padded(ex.line_ends, lines, 0) for ex in examples]),
-        line_identifiers=torch.tensor([padded(ex.identifiers, lines, 0) for ex in examples]),
-        line_mask=torch.tensor(
-            [padded([1] * len(ex.line_ends), lines, 0) for ex in examples], dtype=torch.bool
+    def wide(values: Sequence[Sequence[float]]) -> Tensor:
+        return torch.tensor([[*each, *[0.0] * (most - len(each))] for each in values])
+
+    batch = Batch(
+        line_starts=lines([ex.line_starts for ex in examples], shift=True),
+        line_ends=lines([ex.line_ends for ex in examples], shift=True),
+        line_identifiers=lines([ex.identifiers for ex in examples]),
+        line_mask=lines([[1] * len(ex.line_ends) for ex in examples]).bool(),
+        decision_rows=torch.tensor([0] * len(owners) if packed else owners),
+        decision_positions=torch.tensor(
+            [p + offsets[row] for row, ex in enumerate(examples) for p in ex.decisions]
         ),
-        decision_rows=torch.tensor([row for row, ex in enumerate(examples) for _ in ex.decisions]),
-        decision_positions=torch.tensor([p for ex in examples for p in ex.decisions]),
-        targets=torch.tensor(targets),
+        targets=wide([target for ex in examples for target in ex.targets]),
+        soft_targets=wide([soft for ex in examples for soft in ex.soft_or_zero]),
     )
+    if packed:
+        ids = [[token for ex in examples for token in ex.input_ids]]
+        batch["input_ids"] = torch.tensor(ids)
+        batch["position_ids"] = torch.tensor([[i for ex in examples for i in range(ex.length)]])
+    else:
+        longest = max(lengths)
+        batch["input_ids"] = torch.tensor(
+            [[*ex.input_ids, *[pad] * (longest - ex.length)] for ex in examples]
+        )
+        batch["attention_mask"] = torch.tensor(
+            [[1] * length + [0] * (longest - length) for length in lengths]
+        )
+    return batch
 
 
-def line_states(states: Tensor, starts: Tensor, ends: Tensor, kind: LineState) -> Tensor:
-    """States [B, L, H] of lines, from states [B, T, H]; see `routing.pointer.line_states`."""
-    everyone = torch.arange(states.shape[0], device=states.device)[:, None]
+def model_inputs(batch: Batch) -> dict[str, Tensor]:
+    """What of a batch the model itself takes."""
+    names = ("input_ids", "attention_mask", "position_ids")
+    return {name: batch[name] for name in names if name in batch}
+
+
+def line_states(states: Tensor, batch: Batch, kind: LineState) -> Tensor:
+    """States [D, L, H] of each decision's lines, from states [B, T, H].
+
+    See `routing.pointer.line_states`.
+    """
+    rows, starts, ends = batch["decision_rows"][:, None], batch["line_starts"], batch["line_ends"]
     if kind == "end":
-        return states[everyone, ends]
-    # Sums up to each position make the mean over any span two look-ups.
-    sums = F.pad(states.cumsum(1), (0, 0, 1, 0))
-    return (sums[everyone, ends + 1] - sums[everyone, starts]) / (ends + 1 - starts)[..., None]
+        return states[rows, ends]
+    # Sums up to each position make the mean over any span two look-ups; float32, for long sums.
+    sums = F.pad(states.float().cumsum(1), (0, 0, 1, 0))
+    means = (sums[rows, ends + 1] - sums[rows, starts]) / (ends + 1 - starts)[..., None]
+    return means.to(states.dtype)
+
+
+def turn_states(states: Tensor, batch: Batch) -> Tensor:
+    """States [D, H] that decisions are read out from."""
+    return states[batch["decision_rows"], batch["decision_positions"]]
 
 
 def read_out(model: nn.Module, states: Tensor, batch: Batch) -> Tensor:
@@ -101,23 +182,15 @@ def read_out(model: nn.Module, states: Tensor, batch: Batch) -> Tensor:
 
     Uses the model's `pointer` if it has one, else the output embeddings of the identifiers.
     """
-    rows = batch["decision_rows"]
-    turn_states = states[rows, batch["decision_positions"]]
+    turns = turn_states(states, batch)
     pointer = getattr(model, "pointer", None)
     if pointer is not None:
-        lines = line_states(states, batch["line_starts"], batch["line_ends"], pointer.lines)
-        scores = pointer(turn_states, lines[rows])
+        scores, _ = pointer(turns, line_states(states, batch, pointer.lines))
     else:
         weights = model.get_output_embeddings().weight[batch["line_identifiers"]]
-        scores = torch.einsum("dh,dlh->dl", turn_states, weights[rows])
-    return scores.masked_fill(~batch["line_mask"][rows], float("-inf"))
-
-
-def decision_loss(scores: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy of the decisions against their target distributions."""
-    log_probabilities = scores.float().log_softmax(-1)
-    # Padding lines have target 0 and log-probability -inf, whose product would be NaN.
-    return -(targets * log_probabilities.masked_fill(targets == 0, 0.0)).sum(-1).mean()
+        scores = torch.einsum("dh,dlh->dl", turns, weights)
+    masked: Tensor = scores.masked_fill(~batch["line_mask"], float("-inf"))
+    return masked
 
 
 def correct(scores: Tensor, targets: Tensor) -> Tensor:

@@ -9,16 +9,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from routing.decision import Calibration, Decision, decide
 from routing.layout import Budget, Layout, choose_identifiers
 from routing.manifest import IdentifierReadOut
 from routing.records import ConversationRecord
 from routing.tokenizer import FileTokenizer
+from training.bases import load_base
 from training.checkpoint import load_checkpoint
 from training.examples import Example, encode
-from training.readout import collate, read_out
+from training.readout import collate, model_inputs, read_out
 
 Scores = NDArray[np.float32]
 
@@ -56,7 +57,7 @@ class ModelDecider:
         """The base model as it is, by the identifier read-out: what training has to beat."""
         tokenizer = FileTokenizer(base / "tokenizer.json")
         layout = Layout(tokenizer, budget or Budget(), choose_identifiers(tokenizer, 65))
-        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
+        model = load_base(base).eval()
         return cls("untrained base", model, layout, Calibration(none_threshold=1.0))
 
     def decide_all(self, conversations: Iterable[ConversationRecord]) -> Iterator[list[Decision]]:
@@ -92,9 +93,5 @@ class ModelDecider:
     @torch.inference_mode()
     def _run(self, examples: list[Example]) -> list[Scores]:
         batch = collate(examples, pad=0)
-        states = self._model.base_model(
-            input_ids=batch["input_ids"],
-            attention_mask=batch["attention_mask"],
-            use_cache=False,
-        ).last_hidden_state
+        states = self._model.base_model(**model_inputs(batch), use_cache=False).last_hidden_state
         return list(read_out(self._model, states, batch).float().numpy())

@@ -4,50 +4,55 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
 from peft import LoraConfig
-from transformers import AutoTokenizer
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import AutoTokenizer, TrainerCallback
 from trl import SFTConfig
 
 from routing.layout import Layout, choose_identifiers
-from routing.records import read_conversations
 from routing.tokenizer import FileTokenizer
-from training.checkpoint import load_base, save_checkpoint
-from training.examples import Example, encode_all
+from training.bases import check_base, flops_per_token, load_base
+from training.checkpoint import data_sha256, save_checkpoint
+from training.data import Collator, TrainingData, load_data, read_soft_targets
+from training.distributed import (
+    deepspeed_arguments,
+    last_state,
+    prepare,
+    remember,
+    zero_stage,
+)
 from training.memory import keep_freed_memory
-from training.readout import Pointer, collate, line_states
+from training.readout import Batch, Pointer, line_states, model_inputs, turn_states
 from training.recipe import RecipeError, TrainRecipe
-from training.trainer import RoutingTrainer
+from training.speed import Meter
+from training.trainer import RoutingTrainer, plain_model
 
-STANDARDISE_EXAMPLES = 48
-"""Enough for a few hundred lines and turns."""
+STANDARDISE_EXAMPLES = 32
+"""Enough for a few hundred lines and a hundred turns."""
+EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+"""Fused parameters of a mixture's experts, [E, 2I, H] and [E, H, I] (transformers' qwen3_moe)."""
 
 logger = logging.getLogger(__name__)
 
 
 def train(
-    recipe: TrainRecipe, base: Path, base_revision: str, data: Path, output: Path
+    recipe: TrainRecipe,
+    base: Path,
+    base_revision: str,
+    data: Path,
+    output: Path,
+    deepspeed: Path = Path("configs/deepspeed"),
 ) -> Path | None:
     """Run a recipe and return the checkpoint folder, `output/checkpoint`.
 
-    Trainer states go to `output/steps`; a run that was cut off goes on from the last of them. One
-    of `recipe.processes` processes writes the checkpoint; the others return None. Raises
-    RecipeError where torchrun started another number of them.
+    Trainer states go to `output/steps`; a run that was cut off goes on from the last of them. The
+    first of `recipe.processes` processes writes the checkpoint; the others return None. Raises
+    RecipeError and InvalidRecord for what cannot be trained, before anything is written.
     """
-    started = int(os.environ.get("WORLD_SIZE", "1"))
-    if started != recipe.processes:
-        raise RecipeError(f"processes is {recipe.processes}, but {started} were started")
-    torch.set_num_threads(recipe.threads)
-    keep_freed_memory()
-    for key, value in recipe.model_dump().items():
-        logger.info("recipe %s = %s", key, value)
-
+    check_base(base, recipe)
     tokenizer = FileTokenizer(base / "tokenizer.json")
     identifiers = (
         choose_identifiers(tokenizer, recipe.identifiers)
@@ -55,30 +60,48 @@ def train(
         else None
     )
     layout = Layout(tokenizer, recipe.budget, identifiers, version=recipe.layout_version)
-    examples = _examples(recipe, layout, data)
+    examples = load_data(recipe, layout, data)
+    soft = read_soft_targets(recipe.distillation.targets) if recipe.distillation else {}
 
-    arguments = _arguments(recipe, output / "steps")
-    model = load_base(base, recipe.layers)
-    if recipe.lora is None and not recipe.train_embeddings:
-        model.get_input_embeddings().requires_grad_(False)
-    if recipe.read_out == "pointer":
-        torch.manual_seed(recipe.seed)
-        model.pointer = Pointer(model.config.hidden_size, recipe.pointer_dim, recipe.pointer_lines)
-        _standardise(model, examples)
+    rank = prepare(recipe)
+    torch.set_num_threads(recipe.threads)
+    keep_freed_memory()
+    remember(recipe, data_sha256(data), output, rank)
+    if rank == 0:
+        for key, value in recipe.model_dump().items():
+            logger.info("recipe %s = %s", key, value)
 
-    pad = tokenizer.control("<|im_end|>")
+    # Before the model: under ZeRO-3 it is cut up while it is loaded.
+    arguments = _arguments(recipe, output / "steps", deepspeed)
+    model = _model(recipe, base)
+    collator = Collator(recipe, layout, tokenizer.control("<|im_end|>"), soft)
+    full = recipe.lora is None
     trainer = RoutingTrainer(
         model=model,
         args=arguments,
-        train_dataset=examples,
+        train_dataset=examples.rows,
         processing_class=AutoTokenizer.from_pretrained(base),
-        data_collator=lambda rows: collate([Example(**_fields(row)) for row in rows], pad),
+        data_collator=collator,
         peft_config=_peft(recipe),
-        head_learning_rate=recipe.head_learning_rate,
+        recipe=recipe,
+        meter=Meter(recipe.processes, flops_per_token(model, trained=full), peak_flops()),
     )
-    resume = get_last_checkpoint(output / "steps") if (output / "steps").is_dir() else None
-    trainer.train(resume_from_checkpoint=resume)
+    if recipe.read_out == "pointer":
+        trainer.add_callback(_Standardise(collator, examples, recipe))
+    resume = last_state(output / "steps")
+    try:
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    except OSError as error:
+        kept = last_state(output / "steps")
+        raise RecipeError(
+            f"training ended on {error}; the last whole state is {kept or 'none'}, and the same "
+            "command goes on from there"
+        ) from error
 
+    weights = None
+    if zero_stage(arguments) == 3:
+        # Every process holds a part of every weight: all must take part in gathering them.
+        weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if not trainer.is_world_process_zero():
         return None
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
@@ -91,42 +114,72 @@ def train(
         identifiers=identifiers,
         data=data,
         history=history,
+        weights=weights,
     )
 
 
-def _examples(recipe: TrainRecipe, layout: Layout, data: Path) -> Dataset:
-    """All examples, shuffled by the recipe's seed, with a length for grouping."""
-    seed = recipe.seed if recipe.read_out == "identifier" else None
-    examples = list(encode_all(layout, read_conversations(data), seed=seed))
-    if not examples:
-        raise RecipeError(f"{data} holds no decisions")
-    random.Random(recipe.seed).shuffle(examples)
-    wanted = recipe.max_steps * recipe.accumulation * recipe.batch_conversations
-    if wanted > len(examples):
-        logger.warning("%d examples for %d places: some are seen again", len(examples), wanted)
-    examples = examples[:wanted]
-    tokens = sum(example.length for example in examples)
-    decisions = sum(len(example.decisions) for example in examples)
-    logger.info("%d examples, %d decisions, %d tokens", len(examples), decisions, tokens)
-    return Dataset.from_list([{**vars(example), "length": example.length} for example in examples])
+def peak_flops() -> float | None:
+    """Dense bfloat16 FLOPs a second of this process's GPU, where the table of `plan` knows it."""
+    if not torch.cuda.is_available():
+        return None
+    from training.plan.hardware import peak_flops_of
+
+    return peak_flops_of(torch.cuda.get_device_name())
 
 
-@torch.inference_mode()
-def _standardise(model: Any, examples: Dataset) -> None:
-    """Start the pointer from the base model's own states of a few examples."""
-    turns: list[torch.Tensor] = []
-    lines: list[torch.Tensor] = []
-    for row in examples.select(range(min(len(examples), STANDARDISE_EXAMPLES))):
-        ids = torch.tensor([row["input_ids"]], device=model.device)
-        states = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-        turns.append(states[0, row["decisions"]])
-        starts, ends = torch.tensor([row["line_starts"]]), torch.tensor([row["line_ends"]])
-        lines.append(line_states(states, starts, ends, model.pointer.lines)[0])
-    model.pointer.standardise(torch.cat(turns), torch.cat(lines))
+def _model(recipe: TrainRecipe, base: Path) -> Any:
+    model: Any = load_base(base, recipe.layers, dtype=recipe.dtype, attention=recipe.attention)
+    if recipe.lora is None and not recipe.train_embeddings:
+        model.get_input_embeddings().requires_grad_(False)
+        # Nothing is trained through it: a decision is not a next token.
+        if recipe.read_out == "pointer" and model.get_output_embeddings() is not None:
+            model.get_output_embeddings().requires_grad_(False)
+    if recipe.read_out == "pointer":
+        torch.manual_seed(recipe.seed)
+        hidden = model.config.hidden_size
+        model.pointer = Pointer(hidden, recipe.pointer_dim, recipe.pointer_lines).to(model.dtype)
+    return model
 
 
-def _fields(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if key != "length"}
+class _Standardise(TrainerCallback):
+    """Starts the pointer from the base model's own states of a few examples."""
+
+    def __init__(self, collator: Collator, data: TrainingData, recipe: TrainRecipe) -> None:
+        self._collator = collator
+        self._data = data
+        self._recipe = recipe
+
+    @torch.no_grad()
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step:
+            return  # a resumed run has it in its state
+        model = kwargs["model"]
+        plain: Any = plain_model(model)
+        pointer = plain.pointer
+        pointer = (
+            pointer.modules_to_save["default"] if hasattr(pointer, "modules_to_save") else pointer
+        )
+        device = next(model.parameters()).device
+        turns: list[torch.Tensor] = []
+        lines: list[torch.Tensor] = []
+        batches: list[Batch] = []
+        # All processes read the same examples, and so start from the same head.
+        for record in self._data.records(STANDARDISE_EXAMPLES):
+            batch = self._collator([{"record": record.model_dump_json()}])
+            batch = Batch({name: value.to(device) for name, value in batch.items()})
+            states = model(
+                **model_inputs(batch),
+                output_hidden_states=True,
+                use_cache=False,
+                logits_to_keep=1,
+            ).hidden_states[-1]
+            turns.append(turn_states(states, batch))
+            lines.append(line_states(states, batch, self._recipe.pointer_lines))
+            batches.append(batch)
+        masks = [batch["line_mask"] for batch in batches]
+        kept = [found[mask] for found, mask in zip(lines, masks, strict=True)]
+        pointer.standardise(torch.cat(turns), torch.cat(kept))
+        pointer.fit_scale(zip(turns, lines, batches, strict=True))
 
 
 def _peft(recipe: TrainRecipe) -> LoraConfig | None:
@@ -137,14 +190,19 @@ def _peft(recipe: TrainRecipe) -> LoraConfig | None:
         lora_alpha=recipe.lora.alpha,
         lora_dropout=recipe.lora.dropout,
         target_modules=recipe.lora.targets,
+        target_parameters=EXPERTS if recipe.lora.experts else None,
         modules_to_save=["pointer"] if recipe.read_out == "pointer" else None,
     )
 
 
-def _arguments(recipe: TrainRecipe, folder: Path) -> SFTConfig:
+def _arguments(recipe: TrainRecipe, folder: Path, deepspeed: Path) -> SFTConfig:
+    if recipe.tracking == "wandb":
+        os.environ.setdefault("WANDB_MODE", "offline")
     return SFTConfig(
         output_dir=str(folder),
-        max_steps=recipe.max_steps,
+        run_name=recipe.name,
+        num_train_epochs=recipe.epochs or 1.0,
+        max_steps=recipe.max_steps or -1,
         per_device_train_batch_size=recipe.batch_conversations,
         gradient_accumulation_steps=recipe.accumulation // recipe.processes,
         learning_rate=recipe.learning_rate,
@@ -154,18 +212,18 @@ def _arguments(recipe: TrainRecipe, folder: Path) -> SFTConfig:
         max_grad_norm=recipe.max_grad_norm,
         train_sampling_strategy="group_by_length",
         seed=recipe.seed,
-        bf16=False,
-        gradient_checkpointing=False,
+        bf16=recipe.dtype == "bfloat16",
+        gradient_checkpointing=recipe.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
         # Examples are laid out already; TRL must neither tokenise nor cut them.
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
         dataloader_num_workers=0,
-        logging_steps=5,
+        router_aux_loss_coef=recipe.router_aux_loss,
+        logging_steps=recipe.log_every,
         save_steps=recipe.save_every,
         save_total_limit=2,
-        report_to="none",
-        use_cpu=not torch.cuda.is_available(),
-        ddp_backend="gloo" if recipe.processes > 1 and not torch.cuda.is_available() else None,
-        ddp_find_unused_parameters=False,
+        report_to="none" if recipe.tracking == "none" else recipe.tracking,
+        **deepspeed_arguments(recipe, deepspeed),
     )

@@ -7,7 +7,13 @@ from typing import Annotated
 from pydantic import Field
 
 from data_synthesis.operators.base import Operator as Operator
-from data_synthesis.operators.routes import OfferRoutes, RemoveGold, ShuffleRoutes, WordRoutes
+from data_synthesis.operators.routes import (
+    OfferRoutes,
+    RemoveGold,
+    ShuffleRoutes,
+    SpareRoutes,
+    WordRoutes,
+)
 from data_synthesis.operators.talk import InjectIrrelevance, JoinRequests, MixScenarios
 from data_synthesis.operators.text import AgentEnvelopes, HastyTyping, PadContext
 
@@ -21,6 +27,7 @@ AnyOperator = Annotated[
     | RemoveGold
     | OfferRoutes
     | WordRoutes
-    | ShuffleRoutes,
+    | ShuffleRoutes
+    | SpareRoutes,
     Field(discriminator="op"),
 ]

@@ -133,6 +133,41 @@ class OfferRoutes(Operator):
         return chosen
 
 
+class SpareRoutes(Operator):
+    """What training may draw anew in each epoch: other distractors, other wordings of routes.
+
+    Spare units are of the grains that are offered, foreign or bordering as the distractors are.
+    """
+
+    op: Literal["spare_routes"]
+    count: Annotated[int, Field(ge=0, le=32)] = 6
+    wordings: Annotated[int, Field(ge=0, le=8)] = 2
+
+    def apply(self, rng: Random, draft: Draft, stage: Stage) -> Draft:
+        cast = stage.cast
+        needed = [key for key in draft.tasks if key not in draft.missing]
+        rows = cast.allowed(needed, draft.missing, draft.barred)
+        if draft.missing_groups and draft.missing:
+            rows &= ~cast.of_groups(draft.missing)
+        of_grains = cast.of_grain(cast.grain(draft.offered[0])).copy()
+        for unit in draft.offered:
+            of_grains |= cast.of_grain(cast.grain(unit))
+        rows &= of_grains
+        near = cast.near(needed or sorted(draft.missing)) if draft.tasks else rows
+        for unit in draft.offered:
+            cast.strike(rows, unit)
+        chosen: list[str] = []
+        while len(chosen) < self.count:
+            found = cast.pick(rng, rows & near) if rng.random() < 0.5 else None
+            found = found or cast.pick(rng, rows)
+            if found is None:
+                break
+            chosen.append(found)
+            cast.strike(rows, found)
+        style = {**draft.tags.get("style", {}), "further": self.wordings}
+        return replace(draft, redrawn=True, spare=tuple(chosen)).tagged(style=style)
+
+
 class ShuffleRoutes(Operator):
     """Any order of routes, so that the right one stands on each place equally often."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +17,12 @@ from data_synthesis.authored.source import AuthoredSource
 from data_synthesis.casting import Cast
 from data_synthesis.draft import Draft, Line
 from data_synthesis.operators import AnyOperator, Operator
+from data_synthesis.render import render
+from data_synthesis.shards import conversation_row, encode
 from data_synthesis.stage import Stage
 from data_synthesis.typing_noise import roughen
 from routing.conversation import normalise
+from routing.records import ConversationRecord
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +164,23 @@ def test_shuffling_puts_the_right_route_anywhere(stage: Stage) -> None:
     )
     assert set(places) == {0, 1, 2, 3}
     assert min(places.values()) > 60
+
+
+def test_spare_routes_are_as_safe_as_distractors_and_written_down(stage: Stage) -> None:
+    said = operator("offer_routes", **OFFER)(Random(3), draft(("mend it", MEND)), stage)
+    spared = operator("spare_routes", count=3, wordings=2)(Random(4), said, stage)
+    assert spared.offered == said.offered
+    assert spared.spare
+    assert not set(spared.spare) & set(said.offered)
+    assert not any(stage.cast.covers(unit, MEND) for unit in spared.spare)
+    record = render(Random(5), spared, stage.cast, "r")
+    assert record.alternatives is not None
+    assert len(record.alternatives.spare) == len(spared.spare)
+    known = {route.name for route in (*record.routes, *record.alternatives.spare)}
+    assert {wordings.of for wordings in record.alternatives.wordings} <= known
+    row = conversation_row(record)
+    assert ConversationRecord.model_validate(json.loads(encode(row))).alternatives is not None
+    assert "alternatives" not in conversation_row(render(Random(5), said, stage.cast, "r"))
 
 
 def test_what_agents_wrap_around_words_is_taken_off_again(stage: Stage) -> None:

@@ -1,0 +1,131 @@
+"""Several processes for real: ZeRO-2 and ZeRO-3, dense and mixture, LoRA and full, on a CPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from routing_data import records
+from safetensors.torch import load_file
+
+from routing.manifest import load_manifest
+from training.recipe import load_recipe
+from training.scoring import ModelDecider
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPES = ROOT / "configs" / "recipes"
+TINY = RECIPES / "with" / "tiny.yaml"
+LARGE = ("4b-lora", "4b-full", "30b-a3b-lora", "30b-a3b-lora-experts", "30b-a3b-full")
+
+pytestmark = pytest.mark.timeout(280)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "train").mkdir()
+    (folder / "train" / "00000.jsonl").write_text(
+        "".join(record.model_dump_json() + "\n" for record in records(40))
+    )
+    return folder
+
+
+def run(recipe: str, data: Path, output: Path, *values: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "scripts.cli", "train", recipe, "--with", "tiny"]
+    command += ["--data", str(data), "--output", str(output)]
+    for value in values:
+        command += ["--set", value]
+    # A test's own launcher must not be taken for this run's.
+    env = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "RANK", "WORLD_SIZE")}
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=250, env=env)
+
+
+def trained(recipe: str, data: Path, output: Path, *values: str) -> list[float]:
+    done = run(recipe, data, output, *values)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return losses(output)
+
+
+def losses(output: Path) -> list[float]:
+    states = (output / "steps").glob("checkpoint-*/trainer_state.json")
+    last = max(states, key=lambda path: int(path.parent.name.split("-")[1]))
+    return [e["loss"] for e in json.loads(last.read_text())["log_history"] if "loss" in e]
+
+
+def decides(output: Path) -> None:
+    """The export of a run loads, and decides."""
+    checkpoint = output / "checkpoint"
+    base = output / "base" if load_manifest(checkpoint).weights == "adapter" else None
+    decider = ModelDecider.from_checkpoint(checkpoint, base)
+    assert [len(each) for each in decider.decide_all(records(2))] == [3, 3]
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_every_large_recipe_has_a_tiny_twin(name: str) -> None:
+    plain = load_recipe(RECIPES / f"qwen3-{name}.yaml")
+    twin = load_recipe(RECIPES / f"qwen3-{name}.yaml", layers=[TINY])
+    assert twin.tiny is not None
+    assert (plain.tiny, plain.dtype) == (None, "bfloat16")
+    same = ("architecture", "lora", "deepspeed", "read_out", "packing", "gradient_checkpointing")
+    assert all(getattr(twin, field) == getattr(plain, field) for field in same)
+    assert plain.revision is not None
+    assert len(plain.revision) == 40
+
+
+def test_experts_under_zero3_learn_as_one_process_does_and_decide(
+    data: Path, tmp_path: Path
+) -> None:
+    two = trained("qwen3-30b-a3b-lora-experts", data, tmp_path / "two")
+    alone = ("deepspeed=null", "processes=1", "max_steps=4")
+    one = trained("qwen3-30b-a3b-lora-experts", data, tmp_path / "one", *alone)
+    assert two == pytest.approx(one, rel=2e-3)
+    assert two[-1] != two[0]
+    decides(tmp_path / "two")
+    adapter = load_file(tmp_path / "two" / "checkpoint" / "adapter_model.safetensors")
+    assert any(".experts." in name for name in adapter)
+    changed = [name for name, value in adapter.items() if "lora_B" in name and value.any()]
+    assert changed, "an adapter whose B matrices are zero changes nothing"
+
+
+def test_full_fine_tuning_under_zero3_saves_every_weight(data: Path, tmp_path: Path) -> None:
+    two = trained("qwen3-30b-a3b-full", data, tmp_path / "two", "learning_rate=1e-3")
+    alone = ("deepspeed=null", "processes=1", "learning_rate=1e-3")
+    one = trained("qwen3-30b-a3b-full", data, tmp_path / "one", *alone)
+    assert two == pytest.approx(one, rel=2e-3)
+    decides(tmp_path / "two")
+    files = [tmp_path / run / "checkpoint" / "model.safetensors" for run in ("two", "one")]
+    left, right = (load_file(file) for file in files)
+    base = load_file(tmp_path / "two" / "base" / "model.safetensors")
+    assert left.keys() == right.keys() == base.keys()
+    assert any(not left[name].equal(base[name]) for name in base)
+    config = json.loads((tmp_path / "two" / "checkpoint" / "config.json").read_text())
+    assert config["use_cache"] is True
+    assert config.get("output_router_logits") in (None, False)
+
+
+def test_zero2_resumes_as_if_it_had_not_been_cut_off(data: Path, tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    expected = trained("qwen3-4b-lora", data, whole)
+    shutil.copytree(whole, cut)
+    shutil.rmtree(cut / "steps" / "checkpoint-4")
+    shutil.rmtree(cut / "checkpoint")
+    assert trained("qwen3-4b-lora", data, cut) == expected
+    same = [(folder / "checkpoint" / "adapter_model.safetensors") for folder in (whole, cut)]
+    left, right = (load_file(file) for file in same)
+    assert all(left[name].equal(right[name]) for name in left)
+
+    # Another number of processes cannot read the sharded state.
+    refused = run("qwen3-4b-lora", data, cut, "processes=1")
+    assert refused.returncode != 0
+    assert "begun with 2 processes" in refused.stderr
+    # Nor is another recipe the same run.
+    other: Any = run("qwen3-4b-lora", data, cut, "learning_rate=0.5")
+    assert other.returncode != 0
+    assert "begun with learning_rate" in other.stderr
+    decides(cut)
