@@ -15,7 +15,7 @@ export TOKENIZERS_PARALLELISM := false
 INPUTS := pyproject.toml configs/constraints.txt scripts/install.sh scripts/base_model.py
 BIN := $(VENV)/bin
 
-.PHONY: serve test check data train eval bench-data bench-decision-time clean help
+.PHONY: serve test check data train eval export bench-data bench-train bench-decision-time clean help
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -38,14 +38,20 @@ data: $(VENV)/.dev ## Make routing data: RECIPE=nano, standard or large; POINTSM
 	$(BIN)/pointsman data make $(if $(call given,RECIPE),$(RECIPE),nano) \
 	    $(if $(call given,DATA),--output $(DATA)) $(addprefix --against ,$(AGAINST))
 
-train: $(VENV)/.dev ## Train and calibrate: RECIPE=name DATA=folder
-	$(BIN)/pointsman train $(RECIPE) --data $(DATA)
+train: $(VENV)/.dev ## Train and calibrate: RECIPE=name DATA=folder TWIN=1 for its tiny twin
+	$(BIN)/pointsman train $(RECIPE) --data $(DATA) $(if $(TWIN),--with tiny) $(TRAIN)
+
+export: $(VENV)/.dev ## A whole model from a checkpoint, checked: CHECKPOINT=folder
+	$(BIN)/pointsman export $(CHECKPOINT) $(addprefix --output ,$(OUTPUT))
 
 eval: $(VENV)/.dev ## Measure a checkpoint: CHECKPOINT=folder FILES="a.jsonl b.jsonl"
 	$(BIN)/pointsman eval --checkpoint $(CHECKPOINT) $(FILES)
 
 bench-data: $(VENV)/.dev ## Decisions made a minute and memory, at 10 k, 100 k and 1 M
 	$(BIN)/python -m scripts.bench.data
+
+bench-train: $(VENV)/.dev ## Whole conversations against one decision a row, in training
+	$(BIN)/python -m scripts.bench.train $(if $(call given,DATA),--data $(DATA))
 
 bench-decision-time: $(VENV)/.dev ## Decision time, caches warm and cold
 	$(BIN)/python -m scripts.bench.decision_time --checkpoint $(CHECKPOINT)

@@ -12,8 +12,10 @@ import typer
 from scripts.base_model import NANO_BASE, BaseModelMissing, ensure_base, nano_revision
 from scripts.data_command import app as data_app
 from scripts.eval_command import base_of, evaluate
+from scripts.export_command import export
 from scripts.logs import log_to_stderr as _log_to_stderr
 from scripts.places import CONFIGS, ROOT, config_path
+from scripts.plan_command import plan
 
 app = typer.Typer(
     help="Train, evaluate and serve a model that routes requests to models.",
@@ -130,6 +132,22 @@ def base_of_recipe(recipe: Any, output: Path) -> tuple[Path, str]:
 
 
 @app.command()
+def soften(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of a larger routing model.")],
+    data: Annotated[Path, typer.Option(help="Folder that `pointsman data` wrote.")],
+    output: Annotated[Path, typer.Option(help="File to write.")],
+) -> None:
+    """Write a model's distributions over the training records, to distil a smaller one from."""
+    _log_to_stderr()
+    from training.soften import soften as run
+
+    print(f"{run(checkpoint, base_of(checkpoint), _part(data, 'train'), output)} decisions")
+
+
+app.command()(export)
+
+
+@app.command()
 def calibrate(
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint folder.")],
     data: Annotated[Path, typer.Option(help="Folder that `pointsman data` wrote.")],
@@ -153,6 +171,7 @@ def card(
 
 
 app.command(name="eval")(evaluate)
+app.command()(plan)
 
 
 def _part(folder: Path, part: str) -> Path:

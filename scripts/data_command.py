@@ -13,6 +13,7 @@ from scripts.places import CONFIGS, ROOT, config_path
 
 if TYPE_CHECKING:
     from data_synthesis.build import Inputs
+    from data_synthesis.compose import Composer
     from data_synthesis.recipe import DataRecipe
 
 app = typer.Typer(help="Make routing data, and look at it.", no_args_is_help=True)
@@ -92,15 +93,27 @@ def sample(
     wordings: Wordings = WORDINGS,
 ) -> None:
     """Print random conversations of a recipe as a person would read them."""
-    from data_synthesis.compose import Composer
     from data_synthesis.sampling import transcript
+
+    composer = composer_of(recipe, corpora, library, taxonomy, wordings)
+    for number in range(count):
+        print(transcript(composer.record(f"sample-{seed}-{number}")))
+
+
+def composer_of(
+    recipe: str,
+    corpora: Path | None = None,
+    library: Path = LIBRARY,
+    taxonomy: Path = TAXONOMY,
+    wordings: Path = WORDINGS,
+) -> Composer:
+    """What draws the conversations of a recipe, one by one."""
+    from data_synthesis.compose import Composer
     from data_synthesis.stage import Stage
 
     chosen, inputs = _inputs(recipe, corpora, library, taxonomy, wordings, None, 1)
     weights = {name: choice.weight for name, choice in chosen.sources.items()}
-    composer = Composer(chosen, Stage(inputs.sources, weights, inputs.library))
-    for number in range(count):
-        print(transcript(composer.record(f"sample-{seed}-{number}")))
+    return Composer(chosen, Stage(inputs.sources, weights, inputs.library))
 
 
 @app.command()

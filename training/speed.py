@@ -78,6 +78,23 @@ class Meter(TrainerCallback):
         return figures
 
 
+class StopAfter(TrainerCallback):
+    """Ends training after so many seconds of it, and keeps what the meter said then."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self.steps = 0
+        self.figures: dict[str, float] = {}
+        self.meter: Meter | None = None
+        """Set by `train`."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        assert self.meter is not None
+        if self.meter.seconds >= self._seconds:
+            self.steps, self.figures = state.global_step, self.meter.figures()
+            control.should_training_stop = True
+
+
 def _memory_mib() -> float:
     """Peak memory: of the GPU where there is one, else of the process."""
     if torch.cuda.is_available():

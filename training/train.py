@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from training.distributed import (
 from training.memory import keep_freed_memory
 from training.readout import Batch, Pointer, line_states, model_inputs, turn_states
 from training.recipe import RecipeError, TrainRecipe
-from training.speed import Meter
+from training.speed import Meter, StopAfter
 from training.trainer import RoutingTrainer, plain_model
 
 STANDARDISE_EXAMPLES = 32
@@ -45,6 +46,7 @@ def train(
     data: Path,
     output: Path,
     deepspeed: Path = Path("configs/deepspeed"),
+    callbacks: Sequence[StopAfter] = (),
 ) -> Path | None:
     """Run a recipe and return the checkpoint folder, `output/checkpoint`.
 
@@ -76,6 +78,9 @@ def train(
     model = _model(recipe, base)
     collator = Collator(recipe, layout, tokenizer.control("<|im_end|>"), soft)
     full = recipe.lora is None
+    meter = Meter(recipe.processes, flops_per_token(model, trained=full), peak_flops())
+    for callback in callbacks:
+        callback.meter = meter
     trainer = RoutingTrainer(
         model=model,
         args=arguments,
@@ -84,7 +89,8 @@ def train(
         data_collator=collator,
         peft_config=_peft(recipe),
         recipe=recipe,
-        meter=Meter(recipe.processes, flops_per_token(model, trained=full), peak_flops()),
+        meter=meter,
+        callbacks=list(callbacks),
     )
     if recipe.read_out == "pointer":
         trainer.add_callback(_Standardise(collator, examples, recipe))

@@ -4,8 +4,10 @@
 
 Method: 8 routes, a history of three exchanges, then a user turn of 60 tokens of text. In one
 process, on one thread with `--threads` CPU threads, the cases are timed in turn, round by round, so
-that a busy machine slows all alike. Every round has new texts. The first round is not counted;
-medians are given. Timed is all that a decision costs the engine's thread: tokenising the
+that a busy machine slows all alike. Before each timed decision the process rests for `--rest`
+seconds: a shared machine that has just computed for long gives the next pass less (every operation
+of it takes half as long again, those that compute nothing too), which would charge one case for the
+one before it. Every round has new texts. The first round is not counted; medians are given. Timed is all that a decision costs the engine's thread: tokenising the
 conversation, the forward pass over what is not cached, cutting up keys and values, the softmax.
 
     warm              routes and history cached, only the new turn is computed
@@ -93,6 +95,7 @@ def main() -> None:
     parser.add_argument("--base", help="base model's folder or name; default: the manifest's")
     parser.add_argument("--repetitions", type=int, default=15)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rest", type=float, default=1.0, help="seconds before each decision")
     arguments = parser.parse_args()
 
     # As the server runs: OpenMP's idle threads spin for a moment only.
@@ -120,6 +123,7 @@ def main() -> None:
             scorer = uncached if case in COLD_CASES else cached
             conversation = prepare(scorer.decide, texts)
             before = scorer.metrics().tokens_computed
+            time.sleep(arguments.rest)
             start = time.perf_counter()
             scorer.decide(ROUTES, conversation)
             took = time.perf_counter() - start
@@ -216,6 +220,7 @@ def _report(
         "tokens_computed": {case: statistics.median(values) for case, values in tokens.items()},
         "repetitions": arguments.repetitions,
         "threads": arguments.threads,
+        "rest_s": arguments.rest,
         "checkpoint": name,
         "version": version,
         "machine": f"{platform.machine()}, {_processor()}",

@@ -289,9 +289,7 @@ def test_several_right_routes_share_the_target(base: Path) -> None:
     batch = collate([example, other], pad=2)
     assert batch["targets"].tolist() == [[0.5, 0.5, 0, 0], [0, 1, 0, 0]]
     scores = torch.zeros(2, 4).masked_fill(~batch["line_mask"], float("-inf"))
-    assert float(decision_loss(scores, batch)) == pytest.approx(
-        (np.log(4) + np.log(2)) / 2
-    )
+    assert float(decision_loss(scores, batch)) == pytest.approx((np.log(4) + np.log(2)) / 2)
 
 
 @pytest.mark.parametrize(
