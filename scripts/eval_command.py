@@ -82,7 +82,9 @@ def base_of(checkpoint: Path) -> Path | None:
     from routing.manifest import load_manifest
 
     manifest = load_manifest(checkpoint, verify=False)
-    return ensure_base(manifest.base.name) if manifest.weights == "adapter" else None
+    if manifest.weights != "adapter":
+        return None
+    return ensure_base(manifest.base.name, manifest.base.revision)
 
 
 def _prompted(url: str | None, model: str | None, concurrency: int) -> Decider:

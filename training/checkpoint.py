@@ -72,7 +72,7 @@ def save_checkpoint(
         name=recipe.name,
         layout_version=recipe.layout_version,
         base=BaseModelRef(
-            name=recipe.base_model,
+            name=recipe.base_model if recipe.tiny is None else f"tiny-{recipe.architecture}",
             revision=base_revision,
             hidden_size=plain.config.hidden_size,
             vocabulary=plain.config.vocab_size,

@@ -132,25 +132,26 @@ def would_fit(
     recipe: TrainRecipe, shape: Shape, memory: float, gpus: int, size: Pass, deepspeed: Path
 ) -> tuple[str, ...]:
     """Changes with which a recipe needs no more than `memory` bytes a GPU, the smallest first."""
-    found: list[str] = []
+    found: dict[str, str] = {}
     for single in (True, False):
         for label, updates, number in _changes(recipe, gpus, single=single):
+            one_batch = updates.keys() == {"batch_conversations"}
+            kind = "batch" if one_batch else updates.get("deepspeed", label)
             changed = recipe.model_copy(update=updates)
             try:
                 sharding = read_sharding(changed, number, deepspeed)
             except RecipeError:  # a configuration that is not there is no way out
                 continue
-            smaller = size
-            if "batch_conversations" in updates:
-                tokens = max(1, size.tokens // recipe.batch_conversations)
-                smaller = Pass(tokens, min(size.row, tokens), min(size.logit_tokens, tokens))
+            share = changed.batch_conversations / recipe.batch_conversations
+            tokens = max(1, round(size.tokens * share))
+            smaller = Pass(tokens, min(size.row, tokens), round(size.logit_tokens * share))
             need = estimate(read_training(changed, shape), sharding, smaller)
-            if need.total <= memory:
+            if need.total <= memory and kind not in found:
                 host = f", host {need.host_total / GIB:.0f}" if sharding.offload_optimizer else ""
-                found.append(f"{label} ({need.total / GIB:.0f} GiB{host})")
+                found[kind] = f"{label} ({need.total / GIB:.0f} GiB{host})"
         if found:
             break
-    return tuple(found[:SUGGESTIONS])
+    return tuple(found.values())[:SUGGESTIONS]
 
 
 def _changes(
@@ -160,8 +161,10 @@ def _changes(
     settings: list[tuple[str, dict[str, Any]]] = []
     if not recipe.gradient_checkpointing:
         settings.append(("gradient_checkpointing=true", {"gradient_checkpointing": True}))
-    if recipe.batch_conversations > 1:
-        settings.append(("batch_conversations=1", {"batch_conversations": 1}))
+    batch = recipe.batch_conversations
+    while batch > 1:
+        batch //= 2  # the first that fits is named
+        settings.append((f"batch_conversations={batch}", {"batch_conversations": batch}))
     names = ["zero2", "zero3"] if gpus > 1 else []
     zero = [
         (f"deepspeed={name}", {"deepspeed": name})
@@ -173,11 +176,15 @@ def _changes(
         yield from ((label, updates, gpus) for label, updates in (*settings, *zero))
         yield from ((f"{number} GPUs", {}, number) for number in more)
         return
-    everything = {key: value for _, updates in settings for key, value in updates.items()}
-    both = ", ".join(label for label, _ in settings)
+    # The last of each field is its smallest value.
+    smallest = {field: label for label, updates in settings for field in updates}
+    everything = {field: value for _, updates in settings for field, value in updates.items()}
+    both = " and ".join(smallest.values())
+    if both:
+        yield both, everything, gpus
     for label, updates in zero:
         for number in (gpus, *more):
             name = label if number == gpus else f"{label} on {number} GPUs"
             yield name, updates, number
-            if settings:
+            if both:
                 yield f"{name} with {both}", {**everything, **updates}, number

@@ -140,7 +140,7 @@ def read_sharding(recipe: TrainRecipe, gpus: int, folder: Path = DEEPSPEED) -> S
 
 
 def _on_host(zero: dict[str, Any], name: str) -> bool:
-    return (zero.get(name) or {}).get("device", "none") != "none"
+    return bool((zero.get(name) or {}).get("device", "none") != "none")
 
 
 def _number(zero: dict[str, Any], name: str, default: int) -> int:
