@@ -53,6 +53,8 @@ def check_base(folder: Path, recipe: TrainRecipe) -> None:
     found = AutoConfig.from_pretrained(folder).model_type
     if found != recipe.architecture:
         raise RecipeError(f"architecture: {folder} is a {found}, not a {recipe.architecture}")
+    if recipe.attention == "flash_attention_2" and not is_flash_attn_2_available():
+        raise RecipeError("attention: flash_attention_2 needs a GPU and the package flash-attn")
 
 
 def make_tiny(folder: Path, recipe: TrainRecipe, tokenizer: Path) -> Path:

@@ -32,6 +32,8 @@ class TrainingData:
     conversations: int
     decisions: int
     tokens: int
+    longest: int
+    """Tokens of the longest sequence."""
 
     def records(self, count: int) -> list[ConversationRecord]:
         """The first `count` records."""
@@ -55,17 +57,18 @@ def load_data(recipe: TrainRecipe, layout: Layout, data: Path) -> TrainingData:
             logger.info("%d records for %d places: some are seen again", len(records), wanted)
         records = records[:wanted]
     rows: list[dict[str, Any]] = []
-    decisions = 0
+    decisions = longest = 0
     for record in records:
-        length = _checked_length(layout, record, data)
-        rows.append({"record": record.model_dump_json(), "length": length})
+        lengths = _checked_lengths(layout, record, data)
+        rows.append({"record": record.model_dump_json(), "length": sum(lengths)})
         decisions += len(record.decisions)
+        longest = max(longest, *lengths)
     tokens = sum(row["length"] for row in rows)
     logger.info("%d conversations, %d decisions, %d tokens", len(rows), decisions, tokens)
-    return TrainingData(Dataset.from_list(rows), len(rows), decisions, tokens)
+    return TrainingData(Dataset.from_list(rows), len(rows), decisions, tokens, longest)
 
 
-def _checked_length(layout: Layout, record: ConversationRecord, data: Path) -> int:
+def _checked_lengths(layout: Layout, record: ConversationRecord, data: Path) -> list[int]:
     try:
         prefix = layout.prefix(record.routes)
         prompts = layout.prompts(prefix, normalise(record.messages))
@@ -77,7 +80,7 @@ def _checked_length(layout: Layout, record: ConversationRecord, data: Path) -> i
             f"{data}: record {record.id}: sequences of {lengths} tokens, not at most "
             f"{layout.budget.max_tokens}"
         )
-    return sum(lengths)
+    return lengths
 
 
 @dataclass

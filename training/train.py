@@ -26,6 +26,8 @@ from training.distributed import (
     zero_stage,
 )
 from training.memory import keep_freed_memory
+from training.plan.hardware import peak_flops_of
+from training.plan.plan import refuse_what_cannot_fit
 from training.readout import Batch, Pointer, line_states, model_inputs, turn_states
 from training.recipe import RecipeError, TrainRecipe
 from training.speed import Meter, StopAfter
@@ -65,6 +67,16 @@ def train(
     examples = load_data(recipe, layout, data)
     soft = read_soft_targets(recipe.distillation.targets) if recipe.distillation else {}
 
+    if torch.cuda.is_available():
+        memory = torch.cuda.get_device_properties(0).total_memory
+        refuse_what_cannot_fit(
+            recipe,
+            recipe.processes,
+            memory,
+            longest=examples.longest,
+            base=base,
+            deepspeed=deepspeed,
+        )
     rank = prepare(recipe)
     torch.set_num_threads(recipe.threads)
     keep_freed_memory()
@@ -128,8 +140,6 @@ def peak_flops() -> float | None:
     """Dense bfloat16 FLOPs a second of this process's GPU, where the table of `plan` knows it."""
     if not torch.cuda.is_available():
         return None
-    from training.plan.hardware import peak_flops_of
-
     return peak_flops_of(torch.cuda.get_device_name())
 
 
