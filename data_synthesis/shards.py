@@ -88,7 +88,7 @@ MESSAGE_EXTRAS = ("tool_calls", "tool_call_id")
 
 def conversation_row(record: ConversationRecord) -> dict[str, object]:
     """A conversation record as JSON; every row of a recipe has the same fields, as tables need."""
-    row = {
+    row: dict[str, object] = {
         "id": record.id,
         "routes": [route.model_dump() for route in record.routes],
         "messages": [_message(message) for message in record.messages],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -93,7 +93,9 @@ def _examples(path: Path | None) -> list[ConversationRecord]:
 
     if path is None:
         composer = composer_of("nano-authored")
-        source = (composer.record(f"agreement-{number}") for number in count())
+        source: Iterator[ConversationRecord] = (
+            composer.record(f"agreement-{number}") for number in count()
+        )
     else:
         source = read_conversations(path)
     found: list[ConversationRecord] = []

@@ -15,6 +15,7 @@ from transformers import (
     Qwen3Config,
     Qwen3MoeConfig,
 )
+from transformers.utils import is_flash_attn_2_available
 
 from training.recipe import RecipeError, Tiny, TrainRecipe
 

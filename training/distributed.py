@@ -90,10 +90,11 @@ def remember(recipe: TrainRecipe, data_sha256: str, output: Path, rank: int) -> 
     A sharded state can only be read by as many processes as wrote it, and a run on other data or
     of another recipe is another run.
     """
+    values = recipe.model_dump(mode="json", exclude=_FREE)
     now = {
         "processes": recipe.processes,
         "data_sha256": data_sha256,
-        "recipe": recipe.model_dump(mode="json", exclude=_FREE),
+        "recipe": values,
     }
     path = output / RUN_FILE
     if not path.is_file() or last_state(output / "steps") is None:
@@ -109,7 +110,7 @@ def remember(recipe: TrainRecipe, data_sha256: str, output: Path, rank: int) -> 
         )
     if before["data_sha256"] != data_sha256:
         raise RecipeError(f"{output} was begun on other data: choose another --output")
-    for name, value in now["recipe"].items():
+    for name, value in values.items():
         if before["recipe"].get(name) != value:
             raise RecipeError(
                 f"{output} was begun with {name} = {before['recipe'].get(name)!r}, not {value!r}: "

@@ -7,8 +7,9 @@ process, on one thread with `--threads` CPU threads, the cases are timed in turn
 that a busy machine slows all alike. Before each timed decision the process rests for `--rest`
 seconds: a shared machine that has just computed for long gives the next pass less (every operation
 of it takes half as long again, those that compute nothing too), which would charge one case for the
-one before it. Every round has new texts. The first round is not counted; medians are given. Timed is all that a decision costs the engine's thread: tokenising the
-conversation, the forward pass over what is not cached, cutting up keys and values, the softmax.
+one before it. Every round has new texts. The first round is not counted; medians are given. Timed
+is all that a decision costs the engine's thread: tokenising the conversation, the forward pass over
+what is not cached, cutting up keys and values, the softmax.
 
     warm              routes and history cached, only the new turn is computed
     answered          routes and history cached, but for the assistant's answer before the new turn:
