@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -73,14 +73,12 @@ def _agreements(
 
     records = _examples(examples)
     expected = _flat(ModelDecider.from_checkpoint(checkpoint, base).decide_all(records))
-    readers = {
-        "transformers": lambda: _flat(
-            ModelDecider.from_checkpoint(folder, None).decide_all(records)
-        ),
-        "the embedded engine": lambda: _embedded(folder, records),
+    readers: dict[str, Callable[[Path, list[ConversationRecord]], list[Decision]]] = {
+        "transformers": _transformers,
+        "the embedded engine": _embedded,
     }
     for name, read in readers.items():
-        found = agreement(name, expected, read())
+        found = agreement(name, expected, read(folder, records))
         refuse_disagreement(found, exact=exact)
         yield found
 
