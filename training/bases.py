@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,9 @@ def make_tiny(folder: Path, recipe: TrainRecipe, tokenizer: Path) -> Path:
     assert recipe.tiny is not None
     if (folder / "config.json").is_file():
         return folder
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Every process of a run may come here at once; the first to finish has made it.
+    part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     for name in _TOKENIZER_FILES:
         if (tokenizer / name).is_file():
             shutil.copyfile(tokenizer / name, part / name)
@@ -77,7 +78,12 @@ def make_tiny(folder: Path, recipe: TrainRecipe, tokenizer: Path) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(recipe.tiny.seed)
         AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(part)
-    part.rename(folder)
+    try:
+        part.rename(folder)
+    except OSError:
+        if not (folder / "config.json").is_file():
+            raise
+        shutil.rmtree(part)
     return folder
 
 

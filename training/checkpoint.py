@@ -128,7 +128,10 @@ def load_checkpoint(folder: Path, base: Path | None) -> tuple[PreTrainedModel, M
             manifest.base.hidden_size, manifest.read_out.dim, manifest.read_out.lines
         )
         # Standardising is folded in; a head of an earlier release has no biases: they stay zero.
-        model.pointer.load_state_dict(load_file(folder / POINTER_FILE), strict=False)
+        head = load_file(folder / POINTER_FILE)
+        head["log_scale"] = head["log_scale"].reshape(1)
+        head["start_scale"] = torch.zeros(1)
+        model.pointer.load_state_dict(head, strict=False)
     return model.eval(), manifest
 
 

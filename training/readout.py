@@ -28,8 +28,11 @@ class Pointer(nn.Module):
         self.lines: LineState = lines
         self.query = nn.Linear(hidden, dim)
         self.key = nn.Linear(hidden, dim)
-        self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
-        # Parts of the state that a released head has folded into its projections.
+        # One element, not none: DeepSpeed cannot save a parameter without dimensions.
+        self.log_scale = nn.Parameter(torch.zeros(1))
+        # What a released head has folded in. Buffers: under ZeRO-3 a process holds but a part of a
+        # parameter, and what is written into it before training is lost.
+        self.register_buffer("start_scale", torch.full((1,), math.log(10.0)))
         for name in ("query", "key"):
             self.register_buffer(f"{name}_mean", torch.zeros(hidden))
             self.register_buffer(f"{name}_spread", torch.ones(hidden))
@@ -61,7 +64,7 @@ class Pointer(nn.Module):
             for index, scale in enumerate(scales):
                 shares = (scale * cosines).log_softmax(-1).masked_fill(targets == 0, 0.0)
                 losses[index] -= (targets * shares).sum()
-        self.log_scale.fill_(scales[losses.argmin()].log())
+        self.get_buffer("start_scale").fill_(scales[losses.argmin()].log())
 
     def queries(self, turn_states: Tensor) -> Tensor:
         """Unit queries [..., dim] of turn states [..., H]."""
@@ -84,11 +87,12 @@ class Pointer(nn.Module):
         scores = torch.einsum("dh,dlh->dl", queries, keys)
         if others is not None:
             scores = torch.cat([scores, queries @ others.T], dim=-1)
-        return self.log_scale.float().exp() * scores, keys
+        return (self.log_scale + self.start_scale).float().exp() * scores, keys
 
     def folded(self) -> dict[str, Tensor]:
         """The head as `routing.pointer` reads it: standardising is part of the projections."""
-        folded = {"log_scale": self.log_scale.detach().float()}
+        scale = self.log_scale.detach().float() + self.get_buffer("start_scale").float()
+        folded = {"log_scale": scale.reshape(())}
         for name, projection in (("query", self.query), ("key", self.key)):
             weight = projection.weight.detach().float() / self.get_buffer(f"{name}_spread").float()
             mean = self.get_buffer(f"{name}_mean").float()

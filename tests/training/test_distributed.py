@@ -15,8 +15,12 @@ from routing_data import records
 from safetensors.torch import load_file
 
 from routing.manifest import load_manifest
-from training.recipe import load_recipe
+from scripts.cli import base_of_recipe
+from training.checkpoint import data_sha256
+from training.distributed import last_state, remember
+from training.recipe import RecipeError, load_recipe
 from training.scoring import ModelDecider
+from training.train import train
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = ROOT / "configs" / "recipes"
@@ -52,6 +56,15 @@ def trained(recipe: str, data: Path, output: Path, *values: str) -> list[float]:
     return losses(output)
 
 
+def alone(name: str, data: Path, output: Path, **values: Any) -> list[float]:
+    """The same recipe in this process, without DeepSpeed."""
+    single = {"deepspeed": None, "processes": 1, **values}
+    recipe = load_recipe(RECIPES / f"{name}.yaml", single, [TINY])
+    base, revision = base_of_recipe(recipe, output)
+    assert train(recipe, base, revision, data / "train", output) is not None
+    return losses(output)
+
+
 def losses(output: Path) -> list[float]:
     states = (output / "steps").glob("checkpoint-*/trainer_state.json")
     last = max(states, key=lambda path: int(path.parent.name.split("-")[1]))
@@ -82,8 +95,7 @@ def test_experts_under_zero3_learn_as_one_process_does_and_decide(
     data: Path, tmp_path: Path
 ) -> None:
     two = trained("qwen3-30b-a3b-lora-experts", data, tmp_path / "two")
-    alone = ("deepspeed=null", "processes=1", "max_steps=4")
-    one = trained("qwen3-30b-a3b-lora-experts", data, tmp_path / "one", *alone)
+    one = alone("qwen3-30b-a3b-lora-experts", data, tmp_path / "one")
     assert two == pytest.approx(one, rel=2e-3)
     assert two[-1] != two[0]
     decides(tmp_path / "two")
@@ -95,8 +107,7 @@ def test_experts_under_zero3_learn_as_one_process_does_and_decide(
 
 def test_full_fine_tuning_under_zero3_saves_every_weight(data: Path, tmp_path: Path) -> None:
     two = trained("qwen3-30b-a3b-full", data, tmp_path / "two", "learning_rate=1e-3")
-    alone = ("deepspeed=null", "processes=1", "learning_rate=1e-3")
-    one = trained("qwen3-30b-a3b-full", data, tmp_path / "one", *alone)
+    one = alone("qwen3-30b-a3b-full", data, tmp_path / "one", learning_rate=1e-3)
     assert two == pytest.approx(one, rel=2e-3)
     decides(tmp_path / "two")
     files = [tmp_path / run / "checkpoint" / "model.safetensors" for run in ("two", "one")]
@@ -120,12 +131,28 @@ def test_zero2_resumes_as_if_it_had_not_been_cut_off(data: Path, tmp_path: Path)
     left, right = (load_file(file) for file in same)
     assert all(left[name].equal(right[name]) for name in left)
 
-    # Another number of processes cannot read the sharded state.
-    refused = run("qwen3-4b-lora", data, cut, "processes=1")
-    assert refused.returncode != 0
-    assert "begun with 2 processes" in refused.stderr
-    # Nor is another recipe the same run.
-    other: Any = run("qwen3-4b-lora", data, cut, "learning_rate=0.5")
-    assert other.returncode != 0
-    assert "begun with learning_rate" in other.stderr
+    # Another number of processes cannot read the sharded state; another recipe is another run.
+    recipe = load_recipe(RECIPES / "qwen3-4b-lora.yaml", layers=[TINY])
+    sha = data_sha256(data / "train")
+    remember(recipe, sha, cut, rank=0)
+    for values, complaint in (
+        ({"processes": 1}, "begun with 2 processes and cannot go on with 1"),
+        ({"learning_rate": 0.5}, "begun with learning_rate = 0.0001, not 0.5"),
+    ):
+        with pytest.raises(RecipeError, match=complaint):
+            remember(recipe.model_copy(update=values), sha, cut, rank=0)
+    with pytest.raises(RecipeError, match="other data"):
+        remember(recipe, "0", cut, rank=0)
+    remember(recipe.model_copy(update={"save_every": 1}), sha, cut, rank=0)
     decides(cut)
+
+
+def test_a_state_in_pieces_is_passed_over(tmp_path: Path) -> None:
+    for step in (2, 10, 12):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    for step in (2, 10):
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
+    found = last_state(tmp_path)
+    assert found is not None
+    assert found.name == "checkpoint-10"
+    assert last_state(tmp_path / "nothing") is None
