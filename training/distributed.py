@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,6 +16,8 @@ from training.recipe import RecipeError, TrainRecipe
 
 RUN_FILE = "run.json"
 """What a run was begun with, beside its states."""
+STALE_SECONDS = 600
+"""A build takes half a minute."""
 _FREE = {"save_every", "log_every", "tracking", "threads", "gradient_checkpointing"}
 """Values that a resumed run may change."""
 
@@ -47,8 +51,19 @@ def prepare(recipe: TrainRecipe) -> int:
             from accelerate import PartialState
 
             os.environ["DS_ACCELERATOR"] = "cpu"
+            _remove_stale_locks()
             PartialState(backend="gloo")
     return int(os.environ.get("RANK", "0"))
+
+
+def _remove_stale_locks() -> None:
+    """Forget builds of DeepSpeed's extensions that were killed: others would wait for ever."""
+    root = os.environ.get("TORCH_EXTENSIONS_DIR")
+    folder = Path(root) if root else Path.home() / ".cache" / "torch_extensions"
+    for lock in folder.glob("**/deepspeed_*/lock"):
+        with contextlib.suppress(OSError):  # its owner may finish meanwhile
+            if time.time() - lock.stat().st_mtime > STALE_SECONDS:
+                lock.unlink()
 
 
 def deepspeed_arguments(recipe: TrainRecipe, folder: Path) -> dict[str, Any]:

@@ -27,7 +27,10 @@ RECIPES = ROOT / "configs" / "recipes"
 TINY = RECIPES / "with" / "tiny.yaml"
 LARGE = ("4b-lora", "4b-full", "30b-a3b-lora", "30b-a3b-lora-experts", "30b-a3b-full")
 
-pytestmark = pytest.mark.timeout(280)
+pytestmark = [
+    pytest.mark.timeout(280),
+    pytest.mark.skipif(shutil.which("g++") is None, reason="DeepSpeed builds an extension by g++"),
+]
 
 
 @pytest.fixture(scope="module")
