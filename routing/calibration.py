@@ -1,18 +1,18 @@
 """Fitting what turns scores into honest probabilities and choices, on validation data.
 
-Temperature scaling is Guo et al. 2017 (arXiv 1706.04599), fitted by the likelihood of the right
-outcomes; the thresholds maximise accuracy.
+Temperature scaling is Guo et al. 2017 (arXiv 1706.04599); it and the bias of "none" are fitted by
+the likelihood of the right outcomes. The thresholds maximise accuracy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from routing.decision import Calibration, softmax
+from routing.decision import Calibration, RiskPoint, decide, softmax
 
 
 @dataclass(frozen=True)
@@ -30,32 +30,85 @@ def labelled(scores: ArrayLike, names: Sequence[str], expected: Sequence[str]) -
 
 
 def fit(decisions: Sequence[Labelled]) -> Calibration:
-    """Temperature, none-threshold and several-threshold for these decisions.
+    """Temperature, none-bias and thresholds for these decisions.
 
     Raises ValueError for an empty sequence.
     """
     if not decisions:
         raise ValueError("calibration needs at least one decision")
-    temperature = _fit_temperature(decisions)
-    probabilities = [softmax(d.scores, temperature) for d in decisions]
+    table = _Table(decisions)
+    # A bias beyond every gap between "none" and the best route changes nothing more.
+    widest = max(abs(float(d.scores[-1] - d.scores[:-1].max())) for d in decisions) + 1.0
+    temperature, bias = 1.0, 0.0
+    # Each of the two has one optimum while the other stands; a few turns find both.
+    for _ in range(4):
+        log = _lowest(lambda t, b=bias: table.loss(float(np.exp(t)), b), np.log(0.05), np.log(20))
+        temperature = float(np.exp(log))
+        bias = _lowest(lambda b, t=temperature: table.loss(t, b), -widest, widest)
+    probabilities = [_probabilities(d, temperature, bias) for d in decisions]
     return Calibration(
         temperature=temperature,
+        none_bias=bias,
         none_threshold=_fit_none(decisions, probabilities),
         several_threshold=_fit_several(decisions, probabilities),
     )
 
 
-def _fit_temperature(decisions: Sequence[Labelled]) -> float:
-    def loss(log_temperature: float) -> float:
-        total = 0.0
-        for decision in decisions:
-            probabilities = softmax(decision.scores, float(np.exp(log_temperature)))
-            shares = probabilities[sorted(decision.right)]
-            total -= float(np.log(np.maximum(shares, 1e-12)).mean())
-        return total
+def risk_points(
+    decisions: Sequence[Labelled], calibration: Calibration, steps: int = 20
+) -> list[RiskPoint]:
+    """Coverage and error of thresholds on confidence, from 0 in equal steps below 1.
 
-    # The likelihood has one optimum in the temperature: golden-section search finds it.
-    low, high = np.log(0.05), np.log(20.0)
+    A decision below the threshold would be left to a router's fallbacks (arXiv 1705.08500).
+    """
+    confidence, right = [], []
+    for each in decisions:
+        names = [str(index) for index in range(len(each.scores) - 1)]
+        made = decide(names, each.scores, calibration)
+        confidence.append(made.confidence)
+        right.append((len(names) if made.route is None else int(made.route)) in each.right)
+    kept_from, hits = np.array(confidence), np.array(right)
+    points: list[RiskPoint] = []
+    for threshold in np.arange(steps) / steps:
+        kept = kept_from >= threshold
+        error = float(1 - hits[kept].mean()) if kept.any() else None
+        points.append(
+            RiskPoint(
+                threshold=round(float(threshold), 4),
+                coverage=round(float(kept.mean()), 4),
+                error=None if error is None else round(error, 4),
+            )
+        )
+    return points
+
+
+class _Table:
+    """All decisions as one array, so that a loss is one pass over it."""
+
+    def __init__(self, decisions: Sequence[Labelled]) -> None:
+        most = max(len(d.scores) for d in decisions)
+        self._scores = np.full((len(decisions), most), -np.inf)
+        self._right = np.zeros((len(decisions), most))
+        self._none = np.zeros((len(decisions), most))
+        for row, each in enumerate(decisions):
+            self._scores[row, : len(each.scores)] = each.scores
+            self._right[row, sorted(each.right)] = 1 / len(each.right)
+            self._none[row, len(each.scores) - 1] = 1
+
+    def loss(self, temperature: float, bias: float) -> float:
+        """Negative log-likelihood of the right outcomes."""
+        shares = softmax(self._scores + bias * self._none, temperature)
+        return -float((self._right * np.log(np.maximum(shares, 1e-12))).sum())
+
+
+def _probabilities(decision: Labelled, temperature: float, bias: float) -> NDArray[np.float64]:
+    scores = decision.scores.copy()
+    scores[-1] += bias
+    return softmax(scores, temperature)
+
+
+def _lowest(loss: Callable[[float], float], low: float, high: float) -> float:
+    """The lowest point of a function with one minimum, by golden-section search."""
     ratio = (np.sqrt(5) - 1) / 2
     for _ in range(40):
         a, b = high - ratio * (high - low), low + ratio * (high - low)
@@ -63,7 +116,7 @@ def _fit_temperature(decisions: Sequence[Labelled]) -> float:
             high = b
         else:
             low = a
-    return float(np.exp((low + high) / 2))
+    return float((low + high) / 2)
 
 
 def _fit_none(decisions: Sequence[Labelled], probabilities: Sequence[NDArray[np.float64]]) -> float:

@@ -18,10 +18,22 @@ class Calibration(Wire):
     """How scores become probabilities and a choice; fitted on validation data, in the manifest."""
 
     temperature: Annotated[float, Field(gt=0)] = 1.0
+    none_bias: float = 0.0
+    """Added to the score of "none", in units of scores: corrects how often it was right in training
+    to how often it was on validation data (label-prior correction)."""
     none_threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
     """"none" is chosen when its probability reaches this, else the likeliest route."""
     several_threshold: Annotated[float, Field(gt=0, le=1)] = 0.3
     """A further route is chosen too when its probability reaches this."""
+
+
+class RiskPoint(Wire):
+    """What a threshold on confidence keeps of validation data, and the share of errors in that."""
+
+    threshold: float
+    coverage: float
+    error: float | None
+    """None where nothing is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +63,12 @@ def decide(names: Sequence[str], scores: ArrayLike, calibration: Calibration) ->
     Raises InvalidScores for a wrong number of scores or one that is not finite: the caller then
     falls back, since a guess would be a lie.
     """
-    values = np.asarray(scores, dtype=np.float64)
+    values = np.array(scores, dtype=np.float64)
     if values.shape != (len(names) + 1,):
         raise InvalidScores(f"expected {len(names) + 1} scores, got shape {values.shape}")
     if not np.isfinite(values).all():
         raise InvalidScores("scores are not finite")
+    values[-1] += calibration.none_bias
     probabilities = softmax(values, calibration.temperature)
     distribution = dict(zip([*names, NONE], probabilities.tolist(), strict=True))
     if distribution[NONE] >= calibration.none_threshold:

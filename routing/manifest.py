@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from routing.decision import Calibration
+from routing.decision import Calibration, RiskPoint
 from routing.errors import UnsupportedCheckpoint
 from routing.layout import LAYOUT_VERSIONS, Budget
 from routing.pointer import LineState
@@ -66,6 +66,8 @@ class Manifest(Wire):
     read_out: ReadOut
     budget: Budget
     calibration: Calibration = Calibration()
+    risk_coverage: list[RiskPoint] = Field(default_factory=list)
+    """What thresholds on confidence kept of the validation data, for an owner to choose by."""
     files: dict[str, str]
     """SHA-256 of each file that a decision depends on."""
     provenance: dict[str, Any] = Field(default_factory=dict)
@@ -79,6 +81,11 @@ class Manifest(Wire):
         part.replace(target)
 
     @property
+    def _unsaid(self) -> set[str]:
+        """Parts of a calibration that came later and that this one leaves as they were before."""
+        return set() if self.calibration.none_bias else {"none_bias"}
+
+    @property
     def version(self) -> str:
         """Short id of the checkpoint: a hash of what its decisions depend on."""
         material = json.dumps(
@@ -88,7 +95,7 @@ class Manifest(Wire):
                 self.read_out.model_dump(exclude_unset=True),
                 self.budget.model_dump(),
                 self.files,
-                self.calibration.model_dump(),
+                self.calibration.model_dump(exclude=self._unsaid),
             ],
             sort_keys=True,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from routing.calibration import fit, labelled
+from routing.calibration import fit, labelled, risk_points
 from routing.decision import Calibration
 from routing.manifest import load_manifest
 from routing.records import read_conversations
@@ -26,7 +26,8 @@ def calibrate(checkpoint: Path, base: Path | None, validation: Path) -> Calibrat
     ]
     calibration = fit(decisions)
     manifest = load_manifest(checkpoint)
-    manifest.model_copy(update={"calibration": calibration}).save(checkpoint)
+    risk = risk_points(decisions, calibration)
+    manifest.model_copy(update={"calibration": calibration, "risk_coverage": risk}).save(checkpoint)
     write_card(checkpoint)
     logger.info("calibrated on %d decisions: %s", len(decisions), calibration)
     return calibration

@@ -77,11 +77,24 @@ def _facts(manifest: Manifest) -> str:
             f"- base `{manifest.base.name}` ({manifest.base.revision}), weights: "
             f"{manifest.weights}",
             f"- at most {budget.max_tokens} tokens, {budget.user_tokens} of a user turn",
-            f'- temperature {calibration.temperature:.3f}, "none" from '
+            f"- temperature {calibration.temperature:.3f}, bias of "
+            f'"none" {calibration.none_bias:+.2f}, "none" from '
             f"{calibration.none_threshold:.2f}, a further route from "
             f"{calibration.several_threshold:.2f}",
+            *_risk(manifest),
         ]
     )
+
+
+def _risk(manifest: Manifest) -> list[str]:
+    """What thresholds on confidence kept of the validation data."""
+    points = [p for p in manifest.risk_coverage if p.threshold in (0.0, 0.5, 0.7, 0.8, 0.9)]
+    return [
+        f"- of validation data, confidence from {point.threshold:.1f} keeps {point.coverage:.0%} "
+        f"of decisions with {point.error:.1%} errors"
+        for point in points
+        if point.error is not None
+    ]
 
 
 def _training(manifest: Manifest) -> str:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from safetensors.numpy import save_file
 
-from routing.calibration import fit, labelled
+from routing.calibration import fit, labelled, risk_points
 from routing.decision import Calibration, decide, softmax
 from routing.errors import InvalidRecord, InvalidScores, UnsupportedCheckpoint
 from routing.layout import Budget
@@ -141,6 +141,32 @@ def test_calibration_recovers_an_overconfident_scorer() -> None:
     assert calibration.temperature == pytest.approx(4, rel=0.1)
 
 
+def test_calibration_corrects_how_often_nothing_fits() -> None:
+    rng = np.random.default_rng(1)
+    names = ["a", "b", "c", "d"]
+    decisions = []
+    for row in rng.normal(size=(2000, 5)) * 1.5:
+        outcome = rng.choice(5, p=softmax(row))
+        shifted = row * 2 - np.array([0, 0, 0, 0, 3])  # "none" was rarer in training
+        decisions.append(labelled(shifted, names, [] if outcome == 4 else [names[outcome]]))
+    calibration = fit(decisions)
+    assert calibration.none_bias == pytest.approx(3, abs=0.4)
+    assert calibration.temperature == pytest.approx(2, rel=0.1)
+    chosen = decide(names, [0, 0, 0, 0, 0], Calibration(none_bias=2.0))
+    assert chosen.route is None
+    assert chosen.confidence == pytest.approx(float(softmax([0, 0, 0, 0, 2])[4]))
+
+
+def test_a_higher_threshold_keeps_less_with_fewer_errors() -> None:
+    names = ["a", "b"]
+    sure, unsure = [4.0, 0.0, 0.0], [1.0, 0.5, 0.0]
+    rows = [(sure, ["a"])] * 6 + [(unsure, ["a"])] * 2 + [(unsure, ["b"])] * 2
+    points = risk_points([labelled(s, names, e) for s, e in rows], Calibration(), steps=10)
+    assert (points[0].threshold, points[0].coverage, points[0].error) == (0.0, 1.0, 0.2)
+    assert (points[6].threshold, points[6].coverage, points[6].error) == (0.6, 0.6, 0.0)
+    assert risk_points([labelled(unsure, names, ["a"])], Calibration(), steps=10)[9].error is None
+
+
 def test_thresholds_are_fitted_to_accuracy() -> None:
     # The scorer says "none" with 0.7 where a route is right, and with 0.9 where none is.
     names = ["a", "b"]
@@ -181,6 +207,9 @@ def write_checkpoint(folder: Path, **updates: Any) -> Path:
 def test_a_manifest_round_trips(tmp_path: Path) -> None:
     manifest = load_manifest(write_checkpoint(tmp_path / "c"))
     assert manifest.read_out == PointerReadOut(dim=2)
+    older = manifest.model_dump(mode="json")
+    del older["calibration"]["none_bias"], older["risk_coverage"]
+    assert Manifest.model_validate(older).version == manifest.version
     recalibrated = manifest.model_copy(update={"calibration": Calibration(temperature=2)})
     assert recalibrated.version != manifest.version
     assert manifest.model_copy(update={"provenance": {"x": 1}}).version == manifest.version
