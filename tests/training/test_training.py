@@ -82,7 +82,8 @@ def test_training_learns_and_its_checkpoint_decides(
     known = records(4)
     few = tmp_path / "few.jsonl"
     few.write_text("".join(record.model_dump_json() + "\n" for record in known))
-    small = recipe(read_out=read_out, batch_conversations=4, max_steps=60)
+    as_written = {"order": False, "identifiers": False, "wordings": False, "distractors": False}
+    small = recipe(read_out=read_out, batch_conversations=4, max_steps=60, redraw=as_written)
     checkpoint = train(small, base, "test", few, tmp_path)
     course = losses(tmp_path)
     assert course[-1] < 0.5 * course[0]
