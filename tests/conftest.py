@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 # Before torch and transformers are imported anywhere: no hub, and waiting threads do not spin.
@@ -35,6 +36,18 @@ def nano() -> Path:
 def tokenizer(nano: Path) -> FileTokenizer:
     """The real tokenizer, as the released checkpoint carries it."""
     return FileTokenizer(nano / "tokenizer.json")
+
+
+@pytest.fixture(scope="session")
+def experts_twin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the tiny twin of `qwen3-30b-a3b-lora-experts`: two processes, ZeRO-3."""
+    from twin import train_twin, write_data
+
+    if shutil.which("g++") is None:
+        pytest.skip("DeepSpeed builds an extension by g++")
+    folder = tmp_path_factory.mktemp("experts")
+    train_twin("qwen3-30b-a3b-lora-experts", write_data(folder / "data"), folder / "run")
+    return folder / "run"
 
 
 def _folder_from(variable: str) -> Path:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from routing_data import records
 from safetensors.torch import load_file
+from twin import train_twin, write_data
 
 from routing.manifest import load_manifest
 from scripts.cli import base_of_recipe
@@ -35,27 +33,11 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    (folder / "train").mkdir()
-    (folder / "train" / "00000.jsonl").write_text(
-        "".join(record.model_dump_json() + "\n" for record in records(40))
-    )
-    return folder
-
-
-def run(recipe: str, data: Path, output: Path, *values: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "scripts.cli", "train", recipe, "--with", "tiny"]
-    command += ["--data", str(data), "--output", str(output)]
-    for value in values:
-        command += ["--set", value]
-    # A test's own launcher must not be taken for this run's.
-    env = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "RANK", "WORLD_SIZE")}
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=250, env=env)
+    return write_data(tmp_path_factory.mktemp("data") / "data")
 
 
 def trained(recipe: str, data: Path, output: Path, *values: str) -> list[float]:
-    done = run(recipe, data, output, *values)
-    assert done.returncode == 0, done.stderr[-3000:]
+    train_twin(recipe, data, output, *values)
     return losses(output)
 
 
@@ -95,14 +77,14 @@ def test_every_large_recipe_has_a_tiny_twin(name: str) -> None:
 
 
 def test_experts_under_zero3_learn_as_one_process_does_and_decide(
-    data: Path, tmp_path: Path
+    experts_twin: Path, data: Path, tmp_path: Path
 ) -> None:
-    two = trained("qwen3-30b-a3b-lora-experts", data, tmp_path / "two")
+    two = losses(experts_twin)
     one = alone("qwen3-30b-a3b-lora-experts", data, tmp_path / "one")
     assert two == pytest.approx(one, rel=2e-3)
     assert two[-1] != two[0]
-    decides(tmp_path / "two")
-    adapter = load_file(tmp_path / "two" / "checkpoint" / "adapter_model.safetensors")
+    decides(experts_twin)
+    adapter = load_file(experts_twin / "checkpoint" / "adapter_model.safetensors")
     assert any(".experts." in name for name in adapter)
     changed = [name for name, value in adapter.items() if "lora_B" in name and value.any()]
     assert changed, "an adapter whose B matrices are zero changes nothing"
