@@ -91,8 +91,10 @@ class Collator:
     layout: Layout
     pad: int
     soft: Mapping[str, SoftTargets] = field(default_factory=dict)
-    epoch: float = 0.0
+    epoch: int = 0
     """Set by the trainer as an epoch begins."""
+    progress: float = 0.0
+    """Epochs trained so far, in eighths; drives the curriculum."""
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
         examples = [example for row in rows for example in self.examples(row["record"])]
@@ -102,8 +104,8 @@ class Collator:
         """Examples of one record, as drawn for this epoch."""
         record = ConversationRecord.model_validate_json(text)
         settings = self.recipe.redraw
-        rng = random.Random(f"{self.recipe.seed}/{int(self.epoch)}/{record.id}")
-        drawn, before = redraw(record, settings, rng, self.epoch)
+        rng = random.Random(f"{self.recipe.seed}/{self.epoch}/{record.id}")
+        drawn, before = redraw(record, settings, rng, self.progress)
         soft = self.soft.get(record.id)
         if soft is not None:
             soft = {m: _renamed(shares, before) for m, shares in soft.items()}

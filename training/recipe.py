@@ -63,7 +63,7 @@ class Redraw(_Part):
     distractors: bool = True
     """Routes that no turn needs, where a record has spare ones."""
     most_routes: Annotated[int, Field(gt=1)] | None = None
-    """Curriculum: the most routes offered in the first epoch; distractors above it are left out."""
+    """Curriculum: the most routes offered at first; distractors above it are left out."""
     curriculum_epochs: Annotated[float, Field(gt=0)] = 1.0
     """Epochs over which `most_routes` grows to all."""
 

@@ -10,11 +10,12 @@ from training.recipe import Redraw
 
 
 def redraw(
-    record: ConversationRecord, settings: Redraw, rng: random.Random, epoch: float = 0.0
+    record: ConversationRecord, settings: Redraw, rng: random.Random, progress: float = 0.0
 ) -> tuple[ConversationRecord, dict[str, str]]:
     """The record with other routes around the right ones, and the names that it had before.
 
-    Which routes its turns need never changes. `epoch` counts from 0 and drives the curriculum.
+    Which routes its turns need never changes. `progress` is epochs trained so far, and drives the
+    curriculum.
     """
     needed = {name for label in record.decisions for name in label.expected}
     kept = [route for route in record.routes if route.name in needed]
@@ -22,7 +23,7 @@ def redraw(
     alternatives = record.alternatives
     if settings.distractors and alternatives is not None:
         others = rng.sample([*others, *alternatives.spare], len(others))
-    most = _most_routes(settings, epoch)
+    most = _most_routes(settings, progress)
     if most is not None:
         others = others[: max(most - len(kept), 0 if kept else 1)]
     names = {route.name for route in (*kept, *others)}
@@ -51,8 +52,8 @@ def redraw(
     return record.model_copy(update=changed), before
 
 
-def _most_routes(settings: Redraw, epoch: float) -> int | None:
-    if settings.most_routes is None or epoch >= settings.curriculum_epochs:
+def _most_routes(settings: Redraw, progress: float) -> int | None:
+    if settings.most_routes is None or progress >= settings.curriculum_epochs:
         return None
     # Sets of routes are long-tailed: doubling over the curriculum reaches 64 from 4 in four steps.
-    return int(settings.most_routes * 16.0 ** (epoch / settings.curriculum_epochs))
+    return int(settings.most_routes * 16.0 ** (progress / settings.curriculum_epochs))

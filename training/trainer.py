@@ -128,7 +128,7 @@ class RoutingTrainer(SFTTrainer):
 
 
 class _Epochs(TrainerCallback):
-    """Tells the collator which epoch it draws for."""
+    """Tells the collator which epoch it draws for, and how far a curriculum has come."""
 
     def __init__(self, collator: Collator) -> None:
         self._collator = collator
@@ -136,3 +136,8 @@ class _Epochs(TrainerCallback):
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         # A resumed run stands in the middle of an epoch; a whole one ends a hair off an integer.
         self._collator.epoch = int((state.epoch or 0.0) + 1e-9)
+        self.on_step_begin(args, state, control, **kwargs)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # In eighths: batches are made a step ahead, and a resumed run must make the same ones.
+        self._collator.progress = int(8 * (state.epoch or 0.0) + 1e-9) / 8

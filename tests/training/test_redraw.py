@@ -85,3 +85,21 @@ def test_records_with_alternatives_are_read_and_checked(
     path.write_text(twice.model_dump_json() + "\n")
     with pytest.raises(InvalidRecord, match="must not repeat"):
         next(iter(read_conversations(path)))
+
+
+def test_the_trainer_says_which_epoch_is_drawn_and_how_far_a_curriculum_is() -> None:
+    from types import SimpleNamespace
+
+    from training.trainer import _Epochs
+
+    collator = SimpleNamespace(epoch=-1, progress=-1.0)
+    callback = _Epochs(collator)  # type: ignore[arg-type]
+    callback.on_epoch_begin(None, SimpleNamespace(epoch=None), None)
+    assert (collator.epoch, collator.progress) == (0, 0.0)
+    callback.on_step_begin(None, SimpleNamespace(epoch=0.374), None)
+    assert (collator.epoch, collator.progress) == (0, 0.25)
+    # The end of an epoch, by a hair; and a run that is resumed in the middle of one.
+    callback.on_epoch_begin(None, SimpleNamespace(epoch=0.9999999999), None)
+    assert (collator.epoch, collator.progress) == (1, 1.0)
+    callback.on_epoch_begin(None, SimpleNamespace(epoch=1.51), None)
+    assert (collator.epoch, collator.progress) == (1, 1.5)
