@@ -7,6 +7,7 @@ RECIPE ?= nano-lora
 DATA ?= data/nano
 AGAINST ?=
 CHECKPOINT ?= checkpoints/nano
+EXPERIMENTS ?= nano
 
 export PYTHON
 export HF_HUB_OFFLINE := 1
@@ -15,7 +16,7 @@ export TOKENIZERS_PARALLELISM := false
 INPUTS := pyproject.toml configs/constraints.txt scripts/install.sh scripts/base_model.py
 BIN := $(VENV)/bin
 
-.PHONY: serve test check data train eval export bench-data bench-train bench-decision-time clean help
+.PHONY: serve test check data train eval experiments export bench-data bench-train bench-decision-time clean help
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -40,6 +41,9 @@ data: $(VENV)/.dev ## Make routing data: RECIPE=nano, standard or large; POINTSM
 
 train: $(VENV)/.dev ## Train and calibrate: RECIPE=name DATA=folder TWIN=1 for its tiny twin
 	$(BIN)/pointsman train $(RECIPE) --data $(DATA) $(if $(TWIN),--with tiny) $(TRAIN)
+
+experiments: $(VENV)/.dev ## Train and measure rows, write their table: EXPERIMENTS=name FILES="…"
+	$(BIN)/pointsman experiments $(EXPERIMENTS) $(FILES) --into README.md
 
 export: $(VENV)/.dev ## A whole model from a checkpoint, checked: CHECKPOINT=folder
 	$(BIN)/pointsman export $(CHECKPOINT) $(addprefix --output ,$(OUTPUT))

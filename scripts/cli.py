@@ -12,6 +12,7 @@ import typer
 from scripts.base_model import NANO_BASE, BaseModelMissing, ensure_base, nano_revision
 from scripts.data_command import app as data_app
 from scripts.eval_command import base_of, evaluate
+from scripts.experiments_command import experiments
 from scripts.export_command import export
 from scripts.logs import log_to_stderr as _log_to_stderr
 from scripts.places import CONFIGS, ROOT, config_path
@@ -144,6 +145,7 @@ def soften(
     print(f"{run(checkpoint, base_of(checkpoint), _part(data, 'train'), output)} decisions")
 
 
+app.command()(experiments)
 app.command()(export)
 
 

@@ -67,6 +67,7 @@ class Meter(TrainerCallback):
         elapsed = max(self.seconds, 1e-9)
         figures = {
             "decisions": float(self.decisions * self._processes),
+            "trained_tokens": float(self.tokens * self._processes),
             "tokens_per_second": round(self.tokens * self._processes / elapsed, 1),
             "decisions_per_second": round(self.decisions * self._processes / elapsed, 3),
             "overhead_share": round(max(0.0, 1 - self.working / elapsed), 4),
