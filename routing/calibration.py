@@ -6,13 +6,17 @@ the likelihood of the right outcomes. The thresholds maximise accuracy.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from routing.decision import Calibration, RiskPoint, decide, softmax
+
+_LOG_TEMPERATURES = math.log(0.05), math.log(20.0)
 
 
 @dataclass(frozen=True)
@@ -42,9 +46,8 @@ def fit(decisions: Sequence[Labelled]) -> Calibration:
     temperature, bias = 1.0, 0.0
     # Each of the two has one optimum while the other stands; a few turns find both.
     for _ in range(4):
-        log = _lowest(lambda t, b=bias: table.loss(float(np.exp(t)), b), np.log(0.05), np.log(20))
-        temperature = float(np.exp(log))
-        bias = _lowest(lambda b, t=temperature: table.loss(t, b), -widest, widest)
+        temperature = math.exp(_lowest(partial(table.loss_by_log, bias), *_LOG_TEMPERATURES))
+        bias = _lowest(partial(table.loss, temperature), -widest, widest)
     probabilities = [_probabilities(d, temperature, bias) for d in decisions]
     return Calibration(
         temperature=temperature,
@@ -94,6 +97,9 @@ class _Table:
             self._scores[row, : len(each.scores)] = each.scores
             self._right[row, sorted(each.right)] = 1 / len(each.right)
             self._none[row, len(each.scores) - 1] = 1
+
+    def loss_by_log(self, bias: float, log_temperature: float) -> float:
+        return self.loss(math.exp(log_temperature), bias)
 
     def loss(self, temperature: float, bias: float) -> float:
         """Negative log-likelihood of the right outcomes."""
