@@ -18,7 +18,7 @@ MIB = 2**20
 
 
 class Meter(TrainerCallback):
-    """Counts what passes through the trainer since training began.
+    """Counts what passes through the trainer since its first step.
 
     `flops_per_token` is what one token costs in forward and backward, for MFU against `peak_flops`
     a process (both optional: no peak, no MFU). Figures are of this process times `processes`.
@@ -38,8 +38,9 @@ class Meter(TrainerCallback):
         self.working = 0.0
         """Seconds within forward and backward."""
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._begun = time.perf_counter()
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # What comes before the first step, loading and standardising, is done once.
+        self._begun = self._begun or time.perf_counter()
 
     @contextmanager
     def forward(self, batch: Batch) -> Iterator[None]:
@@ -63,7 +64,7 @@ class Meter(TrainerCallback):
         return time.perf_counter() - self._begun if self._begun is not None else 0.0
 
     def figures(self) -> dict[str, float]:
-        """Rates since training began, over all processes; memory of this one, in MiB."""
+        """Rates since the first step, over all processes; memory of this one, in MiB."""
         elapsed = max(self.seconds, 1e-9)
         figures = {
             "decisions": float(self.decisions * self._processes),
