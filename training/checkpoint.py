@@ -110,7 +110,9 @@ def reset_for_serving(model: PreTrainedModel) -> None:
         model.config.output_router_logits = False
 
 
-def load_checkpoint(folder: Path, base: Path | None) -> tuple[PreTrainedModel, Manifest]:
+def load_checkpoint(
+    folder: Path, base: Path | None, dtype: str = "float32"
+) -> tuple[PreTrainedModel, Manifest]:
     """The model of a checkpoint with its adapter merged and `pointer` attached, ready to decide.
 
     `base` is the base model's folder, needed for an adapter. Raises UnsupportedCheckpoint.
@@ -119,10 +121,10 @@ def load_checkpoint(folder: Path, base: Path | None) -> tuple[PreTrainedModel, M
     if manifest.weights == "adapter":
         if base is None:
             raise UnsupportedCheckpoint(f"{folder} is an adapter and needs its base model")
-        model = load_base(base, manifest.base.layers)
+        model = load_base(base, manifest.base.layers, dtype=dtype)
         model = PeftModel.from_pretrained(model, folder).merge_and_unload()
     else:
-        model = load_base(folder)
+        model = load_base(folder, dtype=dtype)
     if isinstance(manifest.read_out, PointerReadOut):
         model.pointer = Pointer(
             manifest.base.hidden_size, manifest.read_out.dim, manifest.read_out.lines

@@ -1,4 +1,4 @@
-"""Training data: records checked once, kept on disk, and laid out anew for every epoch."""
+"""Training data: records checked once before training, and laid out anew for every epoch."""
 
 from __future__ import annotations
 
@@ -104,6 +104,8 @@ class Collator:
         """Examples of one record, as drawn for this epoch."""
         record = ConversationRecord.model_validate_json(text)
         settings = self.recipe.redraw
+        if self.soft:  # the larger model was never asked about spare routes
+            settings = settings.model_copy(update={"distractors": False})
         rng = random.Random(f"{self.recipe.seed}/{self.epoch}/{record.id}")
         drawn, before = redraw(record, settings, rng, self.progress)
         soft = self.soft.get(record.id)

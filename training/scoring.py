@@ -13,13 +13,13 @@ from transformers import PreTrainedModel
 
 from routing.decision import Calibration, Decision, decide
 from routing.layout import Budget, Layout, choose_identifiers
-from routing.manifest import IdentifierReadOut
+from routing.manifest import IdentifierReadOut, load_manifest
 from routing.records import ConversationRecord
 from routing.tokenizer import FileTokenizer
 from training.bases import load_base
 from training.checkpoint import load_checkpoint
 from training.examples import Example, encode
-from training.readout import collate, model_inputs, read_out
+from training.readout import Batch, collate, model_inputs, read_out
 
 Scores = NDArray[np.float32]
 
@@ -37,15 +37,21 @@ class ModelDecider:
         batch_tokens: int = 4096,
     ) -> None:
         self.name = name
-        self._model = model
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._model = model.to(self._device)
         self._layout = layout
         self._calibration = calibration
         self._batch_tokens = batch_tokens
 
     @classmethod
     def from_checkpoint(cls, folder: Path, base: Path | None) -> ModelDecider:
-        """The decider of a checkpoint; `base` is needed for adapters."""
-        model, manifest = load_checkpoint(folder, base)
+        """The decider of a checkpoint; `base` is needed for adapters.
+
+        On a GPU the weights are of the type they were trained in, so that a large model fits.
+        """
+        recipe = load_manifest(folder, verify=False).provenance.get("recipe", {})
+        trained = recipe.get("dtype", "float32") if torch.cuda.is_available() else "float32"
+        model, manifest = load_checkpoint(folder, base, trained)
         read_out = manifest.read_out
         identifiers = read_out.identifiers if isinstance(read_out, IdentifierReadOut) else None
         tokenizer = FileTokenizer(folder / "tokenizer.json")
@@ -92,6 +98,6 @@ class ModelDecider:
 
     @torch.inference_mode()
     def _run(self, examples: list[Example]) -> list[Scores]:
-        batch = collate(examples, pad=0)
+        batch = Batch({k: v.to(self._device) for k, v in collate(examples, pad=0).items()})
         states = self._model.base_model(**model_inputs(batch), use_cache=False).last_hidden_state
-        return list(read_out(self._model, states, batch).float().numpy())
+        return list(read_out(self._model, states, batch).float().cpu().numpy())
