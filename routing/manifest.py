@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, ValidationError
 
 from routing.decision import Calibration, RiskPoint
+from routing.encoder import EncoderRef
 from routing.errors import UnsupportedCheckpoint
 from routing.layout import LAYOUT_VERSIONS, Budget
 from routing.pointer import LineState
@@ -64,6 +65,8 @@ class Manifest(Wire):
     weights: Literal["adapter", "merged"]
     """LoRA adapter to be put on the base, or a full model in this folder."""
     read_out: ReadOut
+    encoder: EncoderRef | None = None
+    """Whose vectors the pointer reads beside the states, if any; see `routing.encoder`."""
     budget: Budget
     calibration: Calibration = Calibration()
     risk_coverage: list[RiskPoint] = Field(default_factory=list)
@@ -96,6 +99,8 @@ class Manifest(Wire):
                 self.budget.model_dump(),
                 self.files,
                 self.calibration.model_dump(exclude=self._unsaid),
+                # Older manifests have none, and their ids stay.
+                *([self.encoder.model_dump()] if self.encoder else []),
             ],
             sort_keys=True,
         )

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
 
+from routing.encoder import ENCODER_FOLDER, EncoderRef, encoder_revision, find_encoder
 from routing.errors import UnsupportedCheckpoint
 from routing.manifest import (
     BaseModelRef,
@@ -31,6 +32,7 @@ from routing.pointer import POINTER_FILE
 from routing.records import shards
 from training.bases import load_base
 from training.card import write_card
+from training.encoder import load_encoder
 from training.readout import Pointer
 from training.recipe import TrainRecipe
 
@@ -58,16 +60,20 @@ def save_checkpoint(
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     pointer, weights = _take_pointer(model, weights)
+    plain = model.get_base_model() if isinstance(model, PeftModel) else model
+    encoder = getattr(plain, "encoder", None)
     if pointer is not None:
-        save_file(pointer, part / POINTER_FILE)
+        save_file(_halved(pointer), part / POINTER_FILE)
     if isinstance(model, PeftModel):
         _save_adapter(model, part, weights)
     else:
         assert isinstance(model, PreTrainedModel)
+        if encoder is not None and recipe.encoder is not None:
+            save_encoder(encoder, find_encoder(recipe.encoder.name), part)
+            del model.encoder
         reset_for_serving(model)
         model.save_pretrained(part, state_dict=weights)
     shutil.copyfile(base / "tokenizer.json", part / "tokenizer.json")
-    plain = model.get_base_model() if isinstance(model, PeftModel) else model
     manifest = Manifest(
         name=recipe.name,
         layout_version=recipe.layout_version,
@@ -84,8 +90,13 @@ def save_checkpoint(
             if identifiers is not None
             else PointerReadOut(dim=recipe.pointer_dim, lines=recipe.pointer_lines)
         ),
+        encoder=encoder_ref(recipe, encoder.config.hidden_size) if encoder else None,
         budget=recipe.budget,
-        files={path.name: file_sha256(path) for path in sorted(part.iterdir())},
+        files={
+            path.relative_to(part).as_posix(): file_sha256(path)
+            for path in sorted(part.rglob("*"))
+            if path.is_file()
+        },
         provenance={
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "recipe": recipe.model_dump(mode="json"),
@@ -122,19 +133,58 @@ def load_checkpoint(
         if base is None:
             raise UnsupportedCheckpoint(f"{folder} is an adapter and needs its base model")
         model = load_base(base, manifest.base.layers, dtype=dtype)
+        _attach_encoder(model, manifest, folder)
         model = PeftModel.from_pretrained(model, folder).merge_and_unload()
     else:
         model = load_base(folder, dtype=dtype)
+        _attach_encoder(model, manifest, folder)
     if isinstance(manifest.read_out, PointerReadOut):
         model.pointer = Pointer(
-            manifest.base.hidden_size, manifest.read_out.dim, manifest.read_out.lines
+            manifest.base.hidden_size,
+            manifest.read_out.dim,
+            manifest.read_out.lines,
+            manifest.encoder.hidden_size if manifest.encoder else 0,
         )
-        # Standardising is folded in; a head of an earlier release has no biases: they stay zero.
-        head = load_file(folder / POINTER_FILE)
-        head["log_scale"] = head["log_scale"].reshape(1)
-        head["start_scale"] = torch.zeros(1)
-        model.pointer.load_state_dict(head, strict=False)
+        load_head(model.pointer, folder)
     return model.eval(), manifest
+
+
+def load_head(pointer: Pointer, folder: Path) -> None:
+    """Put a checkpoint's head into a pointer of the same sizes."""
+    # Standardising is folded in; a head of an earlier release has no biases: they stay zero.
+    head = load_file(folder / POINTER_FILE)
+    head["log_scale"] = head["log_scale"].reshape(1)
+    head["start_scale"] = torch.zeros(1)
+    pointer.load_state_dict(head, strict=False)
+
+
+def encoder_ref(recipe: TrainRecipe, width: int) -> EncoderRef:
+    """How the manifest names a recipe's encoder of `width` dimensions."""
+    assert recipe.encoder is not None
+    return EncoderRef(
+        name=recipe.encoder.name,
+        revision=encoder_revision(recipe.encoder.name),
+        hidden_size=width,
+        max_tokens=recipe.encoder.max_tokens,
+    )
+
+
+def save_encoder(encoder: nn.Module, source: Path, folder: Path) -> None:
+    """Write a whole encoder, and the tokenizer of `source`, beside a whole model."""
+    assert isinstance(encoder, PreTrainedModel)
+    target = folder / ENCODER_FOLDER
+    encoder.save_pretrained(target)
+    shutil.copyfile(source / "tokenizer.json", target / "tokenizer.json")
+
+
+def _attach_encoder(model: PreTrainedModel, manifest: Manifest, folder: Path) -> None:
+    if manifest.encoder is not None:
+        model.encoder = load_encoder(find_encoder(manifest.encoder.name, folder))
+
+
+def _halved(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Matrices in half precision, which keeps three digits; the little else as it is."""
+    return {k: v.half() if v.ndim > 1 else v for k, v in tensors.items()}
 
 
 def _take_pointer(
@@ -155,7 +205,7 @@ def _take_pointer(
         own = {k: v for k, v in weights.items() if ".pointer." in f".{k}"}
         weights = {k: v for k, v in weights.items() if k not in own}
         trained = {k: v for k, v in own.items() if "original_module" not in k}
-        whole = Pointer(pointer.query.in_features, pointer.query.out_features, pointer.lines)
+        whole = Pointer(pointer.hidden, pointer.query.out_features, pointer.lines, pointer.encoder)
         loaded = {
             k.split("pointer.")[-1].removeprefix("modules_to_save.default."): v
             for k, v in trained.items()

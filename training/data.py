@@ -13,6 +13,7 @@ from typing import Any
 from datasets import Dataset
 
 from routing.conversation import normalise
+from routing.encoder import EncoderTokenizer
 from routing.errors import ContractError
 from routing.layout import Layout
 from routing.records import ConversationRecord, read_conversations
@@ -91,6 +92,7 @@ class Collator:
     layout: Layout
     pad: int
     soft: Mapping[str, SoftTargets] = field(default_factory=dict)
+    encoder: EncoderTokenizer | None = None
     epoch: int = 0
     """Set by the trainer as an epoch begins."""
     progress: float = 0.0
@@ -98,7 +100,7 @@ class Collator:
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
         examples = [example for row in rows for example in self.examples(row["record"])]
-        return collate(examples, self.pad, packed=self.recipe.packing)
+        return collate(examples, self.pad, packed=self.recipe.packing, encoder=self.encoder)
 
     def examples(self, text: str) -> Iterator[Example]:
         """Examples of one record, as drawn for this epoch."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from routing.conversation import normalise
+from routing.encoder import line_texts, turn_texts
 from routing.layout import Layout
 from routing.records import ConversationRecord
 from routing.tasks import NONE
@@ -26,6 +27,9 @@ class Example:
     identifiers: list[int]
     decisions: list[int]
     targets: list[list[float]]
+    line_texts: list[str]
+    turn_texts: list[tuple[str, str, str]]
+    """What an encoder reads of the lines and of each decision; see `routing.encoder`."""
     soft_targets: list[list[float]] | None = None
     """A larger model's distributions, zeros for a decision without one."""
 
@@ -60,7 +64,9 @@ def encode(
         order = redraw.sample(range(layout.identifier_count), len(names) + 1)
     prefix = layout.prefix(record.routes, order)
     labels = {label.message: number for number, label in enumerate(record.decisions)}
-    for prompt in layout.prompts(prefix, normalise(record.messages)):
+    conversation = normalise(record.messages)
+    texts = turn_texts(conversation)
+    for prompt in layout.prompts(prefix, conversation):
         kept: list[int] = []
         positions: list[int] = []
         for turn, position in zip(prompt.decisions, prompt.decision_positions, strict=True):
@@ -78,6 +84,8 @@ def encode(
                     list(prefix.identifiers or ()),
                     positions,
                     targets,
+                    line_texts(record.routes),
+                    [texts[record.decisions[number].message] for number in kept],
                     _soft(names, [record.decisions[number].message for number in kept], soft),
                 ),
                 kept,

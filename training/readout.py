@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from routing.encoder import TEXTS_A_TURN, EncoderTokenizer
 from routing.pointer import LineState
+from training.encoder import embed, text_batch
 from training.examples import Example
 
 
@@ -21,25 +24,40 @@ class Pointer(nn.Module):
 
     Both start as the same matrix with orthonormal rows, so that at first a score is the plain
     likeness of two states; `standardise` makes it the likeness of what is particular to them.
+    With an encoder's vectors of `encoder` dimensions behind the states (`routing.encoder`), so many
+    rows compare those, and how much the states weigh beside them is fitted with the scale.
     """
 
-    def __init__(self, hidden: int, dim: int, lines: LineState = "end") -> None:
+    def __init__(self, hidden: int, dim: int, lines: LineState = "end", encoder: int = 0) -> None:
         super().__init__()
         self.lines: LineState = lines
-        self.query = nn.Linear(hidden, dim)
-        self.key = nn.Linear(hidden, dim)
+        self.hidden = hidden
+        self.encoder = encoder
+        self.query = nn.Linear(hidden + TEXTS_A_TURN * encoder, dim)
+        self.key = nn.Linear(hidden + encoder, dim)
         # One element, not none: DeepSpeed cannot save a parameter without dimensions.
         self.log_scale = nn.Parameter(torch.zeros(1))
         # What a released head has folded in. Buffers: under ZeRO-3 a process holds but a part of a
         # parameter, and what is written into it before training is lost.
         self.register_buffer("start_scale", torch.full((1,), math.log(10.0)))
-        for name in ("query", "key"):
-            self.register_buffer(f"{name}_mean", torch.zeros(hidden))
-            self.register_buffer(f"{name}_spread", torch.ones(hidden))
-        nn.init.orthogonal_(self.query.weight)
-        self.key.weight.data.copy_(self.query.weight.data)
-        nn.init.zeros_(self.query.bias)
-        nn.init.zeros_(self.key.bias)
+        self.register_buffer("state_gain", torch.ones(1))
+        for name, width in (("query", self.query.in_features), ("key", self.key.in_features)):
+            self.register_buffer(f"{name}_mean", torch.zeros(width))
+            self.register_buffer(f"{name}_spread", torch.ones(width))
+        self._start()
+
+    @torch.no_grad()
+    def _start(self) -> None:
+        query, key = self.query.weight, self.key.weight
+        for part in (query, key, self.query.bias, self.key.bias):
+            nn.init.zeros_(part)
+        rows, hidden = len(query) - self.encoder, self.hidden
+        query[:rows, :hidden] = key[:rows, :hidden] = nn.init.orthogonal_(torch.empty(rows, hidden))
+        if self.encoder:
+            same = nn.init.orthogonal_(torch.empty(self.encoder, self.encoder))
+            key[rows:, hidden:] = same
+            # The turn itself says most; what was said before it helps where it says little.
+            query[rows:, hidden:] = torch.cat([share * same for share in (1.0, 0.25, 0.5)], dim=1)
 
     @torch.no_grad()
     def standardise(self, turn_states: Tensor, line_states: Tensor) -> None:
@@ -55,31 +73,46 @@ class Pointer(nn.Module):
     @torch.no_grad()
     def fit_scale(self, samples: Iterable[tuple[Tensor, Tensor, Batch]]) -> None:
         """Set the scale under which turn states, line states and their batches are likeliest."""
+        samples = list(samples)
         scales = torch.logspace(0, 2, 41)
-        losses = torch.zeros_like(scales)
-        for turns, lines, batch in samples:
-            cosines = torch.einsum("dh,dlh->dl", self.queries(turns), self.keys(lines))
-            cosines = cosines.masked_fill(~batch["line_mask"], -torch.inf).cpu()
-            targets = batch["targets"].cpu()
-            for index, scale in enumerate(scales):
-                shares = (scale * cosines).log_softmax(-1).masked_fill(targets == 0, 0.0)
-                losses[index] -= (targets * shares).sum()
-        self.get_buffer("start_scale").fill_(scales[losses.argmin()].log())
+        gains = (0.1, 0.2, 0.4, 0.7, 1.0) if self.encoder else (1.0,)
+        losses = torch.zeros(len(gains), len(scales))
+        for row, gain in enumerate(gains):
+            self.get_buffer("state_gain").fill_(gain)
+            for turns, lines, batch in samples:
+                cosines = torch.einsum("dh,dlh->dl", self.queries(turns), self.keys(lines))
+                cosines = cosines.masked_fill(~batch["line_mask"], -torch.inf).cpu()
+                targets = batch["targets"].cpu()
+                for column, scale in enumerate(scales):
+                    shares = (scale * cosines).log_softmax(-1).masked_fill(targets == 0, 0.0)
+                    losses[row, column] -= (targets * shares).sum()
+        best_gain, best_scale = divmod(int(losses.argmin()), len(scales))
+        self.get_buffer("state_gain").fill_(gains[best_gain])
+        self.get_buffer("start_scale").fill_(scales[best_scale].log())
 
-    def queries(self, turn_states: Tensor) -> Tensor:
-        """Unit queries [..., dim] of turn states [..., H]."""
-        states = (turn_states - self.query_mean) / self.query_spread
-        return F.normalize(self.query(states.to(self.query.weight.dtype)).float(), dim=-1)
+    def queries(self, turns: Tensor) -> Tensor:
+        """Unit queries [..., dim] of turns' features [..., H + 3E]."""
+        return self._project("query", turns)
 
-    def keys(self, line_states: Tensor) -> Tensor:
-        """Unit keys [..., dim] of line states [..., H]."""
-        states = (line_states - self.key_mean) / self.key_spread
-        return F.normalize(self.key(states.to(self.key.weight.dtype)).float(), dim=-1)
+    def keys(self, lines: Tensor) -> Tensor:
+        """Unit keys [..., dim] of lines' features [..., H + E]."""
+        return self._project("key", lines)
+
+    def _project(self, name: str, features: Tensor) -> Tensor:
+        linear: Any = self.get_submodule(name)
+        seen = (features - self.get_buffer(f"{name}_mean")) * self._weights(name)
+        return F.normalize(linear(seen.to(linear.weight.dtype)).float(), dim=-1)
+
+    def _weights(self, name: str) -> Tensor:
+        """What each of the features counts for, before the projection."""
+        weights = 1.0 / self.get_buffer(f"{name}_spread")
+        gain = self.get_buffer("state_gain").to(weights.dtype).expand(self.hidden)
+        return weights * torch.cat([gain, weights.new_ones(len(weights) - self.hidden)])
 
     def forward(
         self, turn_states: Tensor, line_states: Tensor, others: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Scores [D, L] of turn states [D, H] against their own line states [D, L, H], and keys.
+        """Scores [D, L] of turns [D, H + 3E] against their own lines [D, L, H + E], and keys.
 
         With unit keys `others` [N, dim], scores against those follow: [D, L + N].
         """
@@ -94,7 +127,7 @@ class Pointer(nn.Module):
         scale = self.log_scale.detach().float() + self.get_buffer("start_scale").float()
         folded = {"log_scale": scale.reshape(())}
         for name, projection in (("query", self.query), ("key", self.key)):
-            weight = projection.weight.detach().float() / self.get_buffer(f"{name}_spread").float()
+            weight = projection.weight.detach().float() * self._weights(name).float()
             mean = self.get_buffer(f"{name}_mean").float()
             folded[f"{name}.weight"] = weight.contiguous()
             folded[f"{name}.bias"] = projection.bias.detach().float() - weight @ mean
@@ -107,11 +140,18 @@ class Batch(dict[str, Tensor]):
     input_ids [B, T] with attention_mask [B, T], or, packed, [1, T] with position_ids [1, T];
     decision_rows, decision_positions [D]: where decisions are read out; line_starts, line_ends,
     line_identifiers, line_mask [D, L]: the lines in question, in the same sequence; targets [D, L];
-    soft_targets [D, L], zero where there are none.
+    soft_targets [D, L], zero where there are none. With an encoder also what
+    `training.encoder.text_batch` makes.
     """
 
 
-def collate(examples: Sequence[Example], pad: int, *, packed: bool = False) -> Batch:
+def collate(
+    examples: Sequence[Example],
+    pad: int,
+    *,
+    packed: bool = False,
+    encoder: EncoderTokenizer | None = None,
+) -> Batch:
     """Pad on the right, or lay end to end; `line_mask` tells lines from padding."""
     most = max(len(example.line_ends) for example in examples)
     owners = [row for row, ex in enumerate(examples) for _ in ex.decisions]
@@ -141,6 +181,9 @@ def collate(examples: Sequence[Example], pad: int, *, packed: bool = False) -> B
         targets=wide([target for ex in examples for target in ex.targets]),
         soft_targets=wide([soft for ex in examples for soft in ex.soft_or_zero]),
     )
+    if encoder is not None:
+        turns = [texts for ex in examples for texts in ex.turn_texts]
+        batch.update(text_batch(encoder, turns, [examples[o].line_texts for o in owners], most))
     if packed:
         ids = [[token for ex in examples for token in ex.input_ids]]
         batch["input_ids"] = torch.tensor(ids)
@@ -181,16 +224,34 @@ def turn_states(states: Tensor, batch: Batch) -> Tensor:
     return states[batch["decision_rows"], batch["decision_positions"]]
 
 
+def features(
+    model: nn.Module, states: Tensor, batch: Batch, kind: LineState
+) -> tuple[Tensor, Tensor]:
+    """What a pointer reads: of turns [D, H + 3E] and of lines [D, L, H + E], from states [B, T, H].
+
+    E is 0 without an encoder; see `routing.encoder`.
+    """
+    turns, lines = turn_states(states, batch), line_states(states, batch, kind)
+    encoder = getattr(model, "encoder", None)
+    if encoder is None:
+        return turns, lines
+    vectors = embed(encoder, batch["encoder_ids"], batch["encoder_mask"]).to(states.dtype)
+    return (
+        torch.cat([turns, vectors[batch["turn_texts"]].flatten(1)], dim=-1),
+        torch.cat([lines, vectors[batch["line_texts"]]], dim=-1),
+    )
+
+
 def read_out(model: nn.Module, states: Tensor, batch: Batch) -> Tensor:
     """Scores [D, L] from final states [B, T, H]; lines that are padding get -inf.
 
     Uses the model's `pointer` if it has one, else the output embeddings of the identifiers.
     """
-    turns = turn_states(states, batch)
     pointer = getattr(model, "pointer", None)
     if pointer is not None:
-        scores, _ = pointer(turns, line_states(states, batch, pointer.lines))
+        scores, _ = pointer(*features(model, states, batch, pointer.lines))
     else:
+        turns = turn_states(states, batch)
         weights = model.get_output_embeddings().weight[batch["line_identifiers"]]
         scores = torch.einsum("dh,dlh->dl", turns, weights)
     masked: Tensor = scores.masked_fill(~batch["line_mask"], float("-inf"))

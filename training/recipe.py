@@ -42,6 +42,18 @@ class Lora(_Part):
         return self
 
 
+class Encoder(_Part):
+    """A sentence encoder whose vectors the pointer reads beside the states; `routing.encoder`.
+
+    With LoRA its layers are adapted where `lora.targets` names them, else it stays as it is.
+    """
+
+    name: str
+    """A folder, or an encoder that `scripts.base_model` provides."""
+    max_tokens: Annotated[int, Field(ge=16)] = 96
+    """Of one text; longer ones keep head and tail."""
+
+
 class Tiny(_Part):
     """A random model of the recipe's architecture in place of its base: the tiny twin."""
 
@@ -101,12 +113,16 @@ class TrainRecipe(_Part):
     pointer_lines: LineState = "end"
     """What the pointer takes for a line's state; see `routing.pointer`."""
     pointer_dim: Annotated[int, Field(gt=0)] = 256
+    encoder: Encoder | None = None
     identifiers: Annotated[int, Field(ge=2)] = 65
     """Identifiers to choose from; one more than the most routes that can be offered."""
     budget: Budget = Budget()
 
     lora: Lora | None = None
     """Left out, all weights of the kept layers are trained."""
+    start_from: Path | None = None
+    """A checkpoint of the same shape to go on from, such as a release that is to learn a team's own
+    tasks; left out, training starts from the base model."""
     train_embeddings: bool = False
     """Whether training without LoRA changes the token embeddings too: a quarter of a nano."""
 
@@ -175,6 +191,8 @@ class TrainRecipe(_Part):
                 raise ValueError("loss: vocabulary needs the identifier read-out")
         elif self.batch_negatives:
             raise ValueError("batch_negatives: lines of other conversations need the pointer")
+        elif self.encoder is not None:
+            raise ValueError("encoder: its vectors need the pointer read-out")
         return self
 
     @property

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from routing.decision import Calibration, Decision, decide
+from routing.encoder import EncoderTokenizer, find_encoder
 from routing.layout import Budget, Layout, choose_identifiers
 from routing.manifest import IdentifierReadOut, load_manifest
 from routing.records import ConversationRecord
@@ -35,6 +36,7 @@ class ModelDecider:
         calibration: Calibration,
         *,
         batch_tokens: int = 4096,
+        encoder: EncoderTokenizer | None = None,
     ) -> None:
         self.name = name
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -42,6 +44,7 @@ class ModelDecider:
         self._layout = layout
         self._calibration = calibration
         self._batch_tokens = batch_tokens
+        self._encoder = encoder
 
     @classmethod
     def from_checkpoint(cls, folder: Path, base: Path | None) -> ModelDecider:
@@ -56,7 +59,11 @@ class ModelDecider:
         identifiers = read_out.identifiers if isinstance(read_out, IdentifierReadOut) else None
         tokenizer = FileTokenizer(folder / "tokenizer.json")
         layout = Layout(tokenizer, manifest.budget, identifiers, version=manifest.layout_version)
-        return cls(manifest.name, model, layout, manifest.calibration)
+        texts = None
+        if manifest.encoder is not None:
+            source = find_encoder(manifest.encoder.name, folder) / "tokenizer.json"
+            texts = EncoderTokenizer(source, manifest.encoder.max_tokens)
+        return cls(manifest.name, model, layout, manifest.calibration, encoder=texts)
 
     @classmethod
     def untrained(cls, base: Path, budget: Budget | None = None) -> ModelDecider:
@@ -98,6 +105,7 @@ class ModelDecider:
 
     @torch.inference_mode()
     def _run(self, examples: list[Example]) -> list[Scores]:
-        batch = Batch({k: v.to(self._device) for k, v in collate(examples, pad=0).items()})
+        collated = collate(examples, pad=0, encoder=self._encoder)
+        batch = Batch({k: v.to(self._device) for k, v in collated.items()})
         states = self._model.base_model(**model_inputs(batch), use_cache=False).last_hidden_state
         return list(read_out(self._model, states, batch).float().cpu().numpy())

@@ -13,10 +13,11 @@ from peft import LoraConfig
 from transformers import AutoTokenizer, TrainerCallback
 from trl import SFTConfig
 
+from routing.encoder import EncoderTokenizer, find_encoder
 from routing.layout import Layout, choose_identifiers
 from routing.tokenizer import FileTokenizer
 from training.bases import check_base, flops_per_token, load_base
-from training.checkpoint import data_sha256, save_checkpoint
+from training.checkpoint import data_sha256, load_head, save_checkpoint
 from training.data import Collator, TrainingData, load_data, read_soft_targets
 from training.distributed import (
     deepspeed_arguments,
@@ -25,12 +26,14 @@ from training.distributed import (
     remember,
     zero_stage,
 )
+from training.encoder import load_encoder
 from training.memory import keep_freed_memory
 from training.plan.hardware import peak_flops_of
 from training.plan.plan import refuse_what_cannot_fit
-from training.readout import Batch, Pointer, line_states, model_inputs, turn_states
+from training.readout import Batch, Pointer, features, model_inputs
 from training.recipe import RecipeError, TrainRecipe
 from training.speed import Meter, StopAfter
+from training.start import check_start, load_adapter
 from training.trainer import RoutingTrainer, plain_model
 
 STANDARDISE_EXAMPLES = 32
@@ -57,6 +60,8 @@ def train(
     RecipeError and InvalidRecord for what cannot be trained, before anything is written.
     """
     check_base(base, recipe)
+    if recipe.start_from is not None:
+        check_start(recipe, base)
     tokenizer = FileTokenizer(base / "tokenizer.json")
     identifiers = (
         choose_identifiers(tokenizer, recipe.identifiers)
@@ -64,6 +69,7 @@ def train(
         else None
     )
     layout = Layout(tokenizer, recipe.budget, identifiers, version=recipe.layout_version)
+    texts = encoder_tokenizer(recipe)
     examples = load_data(recipe, layout, data)
     soft = read_soft_targets(recipe.distillation.targets) if recipe.distillation else {}
 
@@ -88,7 +94,7 @@ def train(
     # Before the model: under ZeRO-3 it is cut up while it is loaded.
     arguments = _arguments(recipe, output / "steps", deepspeed)
     model = _model(recipe, base)
-    collator = Collator(recipe, layout, tokenizer.control("<|im_end|>"), soft)
+    collator = Collator(recipe, layout, tokenizer.control("<|im_end|>"), soft, texts)
     full = recipe.lora is None
     meter = Meter(recipe.processes, flops_per_token(model, trained=full), peak_flops())
     for callback in callbacks:
@@ -104,7 +110,9 @@ def train(
         meter=meter,
         callbacks=list(callbacks),
     )
-    if recipe.read_out == "pointer":
+    if recipe.start_from is not None:
+        load_adapter(trainer.model, recipe.start_from)
+    elif recipe.read_out == "pointer":
         trainer.add_callback(_Standardise(collator, examples, recipe))
     resume = last_state(output / "steps")
     try:
@@ -143,8 +151,19 @@ def peak_flops() -> float | None:
     return peak_flops_of(torch.cuda.get_device_name())
 
 
+def encoder_tokenizer(recipe: TrainRecipe) -> EncoderTokenizer | None:
+    """What lays texts out for the recipe's encoder, if it has one."""
+    if recipe.encoder is None:
+        return None
+    folder = find_encoder(recipe.encoder.name)
+    return EncoderTokenizer(folder / "tokenizer.json", recipe.encoder.max_tokens)
+
+
 def _model(recipe: TrainRecipe, base: Path) -> Any:
-    model: Any = load_base(base, recipe.layers, dtype=recipe.dtype, attention=recipe.attention)
+    source = base
+    if recipe.start_from is not None and recipe.lora is None:
+        source = recipe.start_from
+    model: Any = load_base(source, recipe.layers, dtype=recipe.dtype, attention=recipe.attention)
     if recipe.lora is None and not recipe.train_embeddings:
         model.get_input_embeddings().requires_grad_(False)
         # Nothing is trained through it: a decision is not a next token.
@@ -152,8 +171,16 @@ def _model(recipe: TrainRecipe, base: Path) -> Any:
             model.get_output_embeddings().requires_grad_(False)
     if recipe.read_out == "pointer":
         torch.manual_seed(recipe.seed)
-        hidden = model.config.hidden_size
-        model.pointer = Pointer(hidden, recipe.pointer_dim, recipe.pointer_lines).to(model.dtype)
+        width = 0
+        if recipe.encoder is not None:
+            model.encoder = load_encoder(find_encoder(recipe.encoder.name, recipe.start_from))
+            model.encoder.requires_grad_(recipe.lora is None)
+            width = model.encoder.config.hidden_size
+        model.pointer = Pointer(
+            model.config.hidden_size, recipe.pointer_dim, recipe.pointer_lines, width
+        ).to(model.dtype)
+        if recipe.start_from is not None:
+            load_head(model.pointer, recipe.start_from)
     return model
 
 
@@ -189,8 +216,9 @@ class _Standardise(TrainerCallback):
                 use_cache=False,
                 logits_to_keep=1,
             ).hidden_states[-1]
-            turns.append(turn_states(states, batch))
-            lines.append(line_states(states, batch, self._recipe.pointer_lines))
+            seen, offered = features(plain, states, batch, self._recipe.pointer_lines)
+            turns.append(seen)
+            lines.append(offered)
             batches.append(batch)
         masks = [batch["line_mask"] for batch in batches]
         kept = [found[mask] for found, mask in zip(lines, masks, strict=True)]

@@ -12,7 +12,7 @@ from trl import SFTTrainer
 
 from training.data import Collator
 from training.losses import LossSettings, Negatives, decision_loss, vocabulary_loss
-from training.readout import Batch, correct, line_states, model_inputs, turn_states
+from training.readout import Batch, correct, features, model_inputs
 from training.recipe import TrainRecipe
 from training.speed import Meter
 
@@ -112,10 +112,10 @@ class RoutingTrainer(SFTTrainer):
         return scores, loss + aux * outputs.aux_loss if aux else loss
 
     def _by_pointer(self, model: nn.Module, states: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        pointer: Any = plain_model(self.accelerator.unwrap_model(model)).pointer
-        lines = line_states(states, batch, self._recipe.pointer_lines)
+        plain: Any = plain_model(self.accelerator.unwrap_model(model))
+        turns, lines = features(plain, states, batch, self._recipe.pointer_lines)
         others = self._negatives.keys() if self._negatives else None
-        scores, keys = pointer(turn_states(states, batch), lines, others)
+        scores, keys = plain.pointer(turns, lines, others)
         count = lines.shape[1]
         offered = scores[:, :count].masked_fill(~batch["line_mask"], -torch.inf)
         scores = torch.cat([offered, scores[:, count:]], dim=-1)
