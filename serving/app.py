@@ -20,10 +20,10 @@ from serving import logs
 from serving.api import chat, errors, health, models, routing
 from serving.api.record import RequestRecorder
 from serving.catalogue import Catalogue
-from serving.config import DEFAULT_CONFIG, EngineConfig, ServerConfig, load_config
+from serving.config import DEFAULT_CONFIG, ServerConfig, load_config
 from serving.decider import Decider
 from serving.engine.base import Engine
-from serving.errors import ConfigError
+from serving.engine.configured import configured_engine
 from serving.failover import Failover
 from serving.gateway import Gateway
 from serving.latency import Latencies
@@ -47,7 +47,7 @@ def create_app(
     """
     environ = os.environ if environ is None else environ
     catalogue = Catalogue(config, environ)
-    engine = engine or _configured_engine(config.engine)
+    engine = engine or configured_engine(config.engine, environ)
     routers = build_routers(config, catalogue, engine.check_routes)
     decider = Decider(engine, config.limits.decision_timeout_ms)
     latencies = Latencies()
@@ -91,18 +91,3 @@ def from_environment() -> FastAPI:
     """The application of POINTSMAN_CONFIG, for servers that take a factory."""
     logs.configure()
     return create_app(load_config(os.environ.get("POINTSMAN_CONFIG", DEFAULT_CONFIG)))
-
-
-def _configured_engine(config: EngineConfig | None) -> Engine:
-    if config is None:
-        raise ConfigError("engine: is required")
-    # Only here, so that a server whose engine is elsewhere needs no torch.
-    from serving.engine.embedded import EmbeddedEngine
-
-    return EmbeddedEngine(
-        config.checkpoint,
-        config.base,
-        threads=config.threads,
-        cache_bytes=config.cache_mb * 2**20,
-        max_waiting=config.max_waiting,
-    )

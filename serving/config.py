@@ -11,7 +11,16 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from routing.tasks import ModelName, Router, TaskName
 from serving.errors import ConfigError, validation_lines
@@ -95,17 +104,52 @@ class StandIns(Strict):
     tasks: dict[TaskName, ModelName] = Field(default_factory=dict)
 
 
-class EngineConfig(Strict):
-    """The routing model."""
-
-    kind: Literal["embedded"] = "embedded"
+class _Checkpoint(Strict):
     checkpoint: Path
     base: Path | None = None
     """Folder of the base weights; left out, the command line provides them."""
-    threads: Annotated[int, Field(ge=1, le=256)] = 2
-    cache_mb: Annotated[int, Field(ge=0)] = 512
     max_waiting: Annotated[int, Field(ge=1)] = 64
     """Decisions that may wait; beyond it, requests go to their fallbacks at once."""
+
+
+class EmbeddedConfig(_Checkpoint):
+    """The routing model in this process, by transformers, on the CPU."""
+
+    kind: Literal["embedded"] = "embedded"
+    threads: Annotated[int, Field(ge=1, le=256)] = 2
+    cache_mb: Annotated[int, Field(ge=0)] = 512
+
+
+class VllmConfig(_Checkpoint):
+    """The routing model in vLLM, whose engine core this server starts and watches."""
+
+    kind: Literal["vllm"]
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    hang_s: Seconds = 60
+    """A decision that takes longer means that vLLM hangs: it is started anew."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Further arguments of vLLM's AsyncEngineArgs."""
+
+
+class EndpointsConfig(_Checkpoint):
+    """The routing model at `vllm serve` endpoints that all serve the checkpoint's export."""
+
+    kind: Literal["endpoints"]
+    urls: Annotated[list[BaseUrl], Field(min_length=1)]
+    """Base URLs without /v1."""
+    model: str | None = None
+    """The name they serve it by; asked of them if left out."""
+    api_key_env: EnvName | None = None
+    timeout_s: Seconds = 30
+
+
+EngineConfig = Annotated[
+    Annotated[EmbeddedConfig, Tag("embedded")]
+    | Annotated[VllmConfig, Tag("vllm")]
+    | Annotated[EndpointsConfig, Tag("endpoints")],
+    Discriminator(lambda raw: raw.get("kind", "embedded") if isinstance(raw, dict) else raw.kind),
+]
+"""The routing model; embedded where no kind is given."""
 
 
 class Limits(Strict):

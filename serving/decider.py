@@ -62,8 +62,13 @@ class Decider:
 
     @property
     def ready(self) -> bool:
-        """Whether the engine has answered once."""
-        return self._ready
+        """Whether the engine has answered once, and is not in trouble."""
+        return self._ready and self.trouble is None
+
+    @property
+    def trouble(self) -> str | None:
+        """What keeps an engine that had started from deciding."""
+        return self.engine.trouble() if self._ready else None
 
     @property
     def failure(self) -> str | None:
@@ -93,7 +98,7 @@ class Decider:
     ) -> tuple[Decision | None, Reason | None]:
         if not conversation.has_user_text:
             return None, "no_text"
-        if not self._ready:
+        if not self.ready:
             return None, "engine_not_ready"
         if len(self._abandoned) >= MAX_ABANDONED:
             log.error("routing_failed", reason="engine_error", error="decisions do not stop")

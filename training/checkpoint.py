@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from routing.encoder import ENCODER_FOLDER, EncoderRef, encoder_revision, find_encoder
 from routing.errors import UnsupportedCheckpoint
 from routing.manifest import (
+    MANIFEST_FILE,
     BaseModelRef,
     IdentifierReadOut,
     Manifest,
@@ -92,11 +93,7 @@ def save_checkpoint(
         ),
         encoder=encoder_ref(recipe, encoder.config.hidden_size) if encoder else None,
         budget=recipe.budget,
-        files={
-            path.relative_to(part).as_posix(): file_sha256(path)
-            for path in sorted(part.rglob("*"))
-            if path.is_file()
-        },
+        files=files_of(part),
         provenance={
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "recipe": recipe.model_dump(mode="json"),
@@ -112,6 +109,13 @@ def save_checkpoint(
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
     return folder
+
+
+def files_of(folder: Path) -> dict[str, str]:
+    """SHA-256 of all that decisions depend on, by path within the folder."""
+    files = {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}
+    told = {MANIFEST_FILE, "README.md"}
+    return {name: file_sha256(path) for name, path in files.items() if name not in told}
 
 
 def reset_for_serving(model: PreTrainedModel) -> None:

@@ -65,7 +65,6 @@ def encode(
     prefix = layout.prefix(record.routes, order)
     labels = {label.message: number for number, label in enumerate(record.decisions)}
     conversation = normalise(record.messages)
-    texts = turn_texts(conversation)
     for prompt in layout.prompts(prefix, conversation):
         kept: list[int] = []
         positions: list[int] = []
@@ -75,6 +74,7 @@ def encode(
                 kept.append(number)
                 positions.append(position)
         if kept:
+            texts = turn_texts(conversation, {turn.message for turn in prompt.turns})
             targets = [target(names, record.decisions[number].expected) for number in kept]
             yield (
                 Example(

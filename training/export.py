@@ -13,17 +13,17 @@ import torch
 from safetensors import safe_open
 
 from routing.decision import Decision
+from routing.encoder import find_encoder
 from routing.errors import ContractError
-from routing.manifest import Manifest, file_sha256, load_manifest
+from routing.manifest import Manifest, load_manifest
 from routing.pointer import POINTER_FILE
 from training.card import write_card
-from training.checkpoint import load_checkpoint, reset_for_serving
+from training.checkpoint import files_of, load_checkpoint, reset_for_serving, save_encoder
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 AGREEMENT_EXAMPLES = 200
 AGREEING_CHOICES = 0.99
 """Least share of decisions with the same choice: two near-equal routes may swap by rounding."""
-_UNHASHED = {"manifest.json", "README.md"}
 
 Dtype = Literal["float32", "bfloat16"]
 
@@ -60,6 +60,10 @@ def export(checkpoint: Path, base: Path | None, output: Path, dtype: Dtype = "fl
     if hasattr(model, "pointer"):
         del model.pointer
         shutil.copyfile(checkpoint / POINTER_FILE, part / POINTER_FILE)
+    if manifest.encoder is not None:
+        encoder = model.encoder
+        del model.encoder
+        save_encoder(encoder, find_encoder(manifest.encoder.name, checkpoint), part)
     reset_for_serving(model)
     model.to(getattr(torch, dtype)).save_pretrained(part)
     if model.generation_config is not None:
@@ -71,7 +75,7 @@ def export(checkpoint: Path, base: Path | None, output: Path, dtype: Dtype = "fl
     if base is not None:
         _refuse_unchanged(part, base)
     _refuse_training_configuration(part)
-    files = {p.name: file_sha256(p) for p in sorted(part.iterdir()) if p.name not in _UNHASHED}
+    files = files_of(part)
     provenance = {**manifest.provenance, "exported_from": manifest.version, "dtype": dtype}
     exported = manifest.model_copy(
         update={"weights": "merged", "files": files, "provenance": provenance}

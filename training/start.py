@@ -67,18 +67,15 @@ def load_adapter(model: Any, folder: Path) -> None:
     if not isinstance(model, PeftModel):
         return
     stored = load_file(folder / ADAPTER_FILES[1])
-    expected = {
-        name
-        for name in get_peft_model_state_dict(model, save_embedding_layers=False)
-        if ".pointer." not in name
-    }
-    odd = sorted(expected ^ set(stored))
+    own = get_peft_model_state_dict(model, save_embedding_layers=False)
+    odd = sorted({name for name in own if ".pointer." not in name} ^ set(stored))
     if odd:
         raise RecipeError(
             f"start_from: the adapter of {folder} does not fit the recipe's: {len(odd)} weights "
             f"without counterpart, {odd[0]} among them"
         )
     try:
-        set_peft_model_state_dict(model, stored)
+        # The pointer is a file of its own, and in the model already.
+        set_peft_model_state_dict(model, {**own, **stored})
     except RuntimeError as error:
         raise RecipeError(f"start_from: the adapter of {folder} does not fit: {error}") from None

@@ -26,6 +26,6 @@ async def readyz(request: Request) -> Response:
     engine = {"name": decider.engine.name, "version": decider.engine.version}
     if decider.ready:
         return OrjsonResponse({"status": "ready", "engine": engine})
-    state = "failed to start" if decider.failure else "loading"
+    state = decider.trouble or ("failed to start" if decider.failure else "loading")
     body = {"status": "not ready", "engine": engine, "not_ready": {"engine": state}}
     return OrjsonResponse(body, 503)

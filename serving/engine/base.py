@@ -46,6 +46,10 @@ class Engine(Protocol):
         """The decision at the end of the conversation's last user turn; may raise anything."""
         ...
 
+    def trouble(self) -> str | None:
+        """Why a started engine cannot decide now, in words for the owner; None if it can."""
+        ...
+
     async def close(self) -> None:
         """Give back threads and memory; safe to call twice and before `start`."""
         ...

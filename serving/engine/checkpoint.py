@@ -17,11 +17,13 @@ from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
+from routing.encoder import TEXTS_A_TURN
 from routing.errors import UnsupportedCheckpoint
 from routing.layout import Layout
 from routing.manifest import IdentifierReadOut, Manifest, PointerReadOut, load_manifest
 from routing.pointer import POINTER_FILE, PointerHead
 from routing.tokenizer import FileTokenizer
+from serving.engine.encoder import Embedder, load_encoder
 from serving.engine.readout import IdentifierStrategy, PointerStrategy, ReadOutStrategy
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -44,6 +46,8 @@ class RoutingModel:
 
     backbone: Any
     read_out: ReadOutStrategy
+    embedder: Embedder | None = None
+    """Of a checkpoint whose pointer reads an encoder's vectors too."""
 
 
 def read_contract(folder: Path) -> Contract:
@@ -76,34 +80,65 @@ def load_model(contract: Contract, base: Path | None) -> RoutingModel:
     Raises UnsupportedCheckpoint with the reason: files missing or changed, a base that is not the
     manifest's, sizes that do not fit each other.
     """
+    read_out = contract.manifest.read_out
+    head = pointer_head(contract) if isinstance(read_out, PointerReadOut) else None
+    weights = load_weights(contract, base)
+    if head is None:
+        strategy = _identifier_strategy(contract, weights.model)
+        return RoutingModel(weights.model.base_model, strategy)
+    assert isinstance(read_out, PointerReadOut)
+    embedder = None
+    if contract.manifest.encoder is not None:
+        embedder = Embedder(weights.encoder, contract.manifest.encoder, contract.folder)
+    return RoutingModel(weights.model.base_model, PointerStrategy(head, read_out.lines), embedder)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The language model whole, an adapter merged into it, and the encoder if there is one."""
+
+    model: Any
+    encoder: Any
+
+
+def load_weights(contract: Contract, base: Path | None) -> Weights:
+    """Weights of a checkpoint, in float32; raises UnsupportedCheckpoint as `load_model` does."""
     folder, manifest = contract.folder, contract.manifest
     load_manifest(folder)
-    head = _pointer_head(contract)
     source = _weights_folder(contract, base)
     _check_config(contract, source)
     model = _load_causal(source, manifest.base.layers if source != folder else None)
+    encoder = None
+    if manifest.encoder is not None:
+        # Where training had it, so that an adapter finds it.
+        model.encoder = load_encoder(manifest.encoder, folder)
     if manifest.weights == "adapter":
         model = _merge_adapter(model, folder)
+    if manifest.encoder is not None:
+        encoder = model.encoder
+        del model.encoder
+        encoder.requires_grad_(False)
     model.requires_grad_(False)
-    if head is not None:
-        read_out = manifest.read_out
-        assert isinstance(read_out, PointerReadOut)
-        return RoutingModel(model.base_model, PointerStrategy(head, read_out.lines))
-    return RoutingModel(model.base_model, _identifier_strategy(contract, model))
+    return Weights(model, encoder)
 
 
-def _pointer_head(contract: Contract) -> PointerHead | None:
+def pointer_head(contract: Contract) -> PointerHead:
+    """The head of a checkpoint with the pointer read-out; raises UnsupportedCheckpoint."""
     read_out = contract.manifest.read_out
-    if not isinstance(read_out, PointerReadOut):
-        return None
+    assert isinstance(read_out, PointerReadOut)
     path = contract.folder / POINTER_FILE
     _require(contract.folder, [POINTER_FILE])
     head = PointerHead.load(path)
-    expected = (read_out.dim, contract.manifest.base.hidden_size)
-    if head.query.shape != expected:
-        raise UnsupportedCheckpoint(
-            f"{path} projects {head.query.shape}, the manifest says [dim, hidden] = {expected}"
-        )
+    hidden, encoder = contract.manifest.base.hidden_size, contract.manifest.encoder
+    width = 0 if encoder is None else encoder.hidden_size
+    for found, expected in (
+        (head.query.shape, (read_out.dim, hidden + TEXTS_A_TURN * width)),
+        (head.key.shape, (read_out.dim, hidden + width)),
+    ):
+        if found != expected:
+            raise UnsupportedCheckpoint(
+                f"{path} projects {found}, the manifest says [dim, features] = {expected}"
+            )
     return head
 
 

@@ -102,6 +102,10 @@ class EmbeddedEngine:
         await asyncio.to_thread(self._executor.shutdown, wait=True)
         self._scorer = None
 
+    def trouble(self) -> str | None:
+        """None: what fails here fails for one decision alone."""
+        return None
+
     def metrics(self) -> EngineMetrics:
         """Counts since `start`."""
         scorer = self._scorer

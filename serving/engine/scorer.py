@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from routing.conversation import Conversation
 from routing.decision import Decision, decide
-from routing.layout import Prompt, RoutePrefix
+from routing.encoder import TEXTS_A_TURN, line_texts, turn_texts
+from routing.layout import EncodedTurn, Prompt, RoutePrefix
 from routing.tasks import Route
 from serving.engine.checkpoint import Contract, RoutingModel
 from serving.engine.forward import Forward
@@ -28,6 +29,14 @@ class EngineMetrics:
     cache_bytes: int = 0
     cache_entries: int = 0
     cache_evictions: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What a prompt was laid out from."""
+
+    routes: Sequence[Route]
+    conversation: Conversation
 
 
 class Scorer:
@@ -48,6 +57,7 @@ class Scorer:
         self._layout = contract.layout
         self._calibration = contract.manifest.calibration
         self._read_out = model.read_out
+        self._embedder = model.embedder
         self._forward = Forward(model.backbone, check)
         self._prefixes = prefixes
         self._cache = KvCache(cache_bytes)
@@ -56,7 +66,7 @@ class Scorer:
     def decide(self, routes: Sequence[Route], conversation: Conversation) -> Decision:
         """The decision at the last user turn; raises InvalidRequest without one."""
         prompt = self._layout.decision_prompt(self._prefixes(routes), conversation)
-        scores = self._scores(prompt)
+        scores = self._scores(prompt, Read(routes, conversation))
         self._decisions += 1
         return decide(prompt.prefix.names, scores, self._calibration)
 
@@ -77,14 +87,14 @@ class Scorer:
             cache_evictions=self._cache.evictions,
         )
 
-    def _scores(self, prompt: Prompt) -> NDArray[Any]:
+    def _scores(self, prompt: Prompt, read: Read) -> NDArray[Any]:
         prefix = prompt.prefix
         keys: list[Hashable] = [(prefix.tokens, prefix.line_ends)]
         keys += [turn.tokens for turn in prompt.turns]
         path = self._cache.walk(keys)
         self._cached += sum(node.segment.tokens for node in path)
         if len(path) < len(keys):
-            segments = self._compute(prompt, path, keys[len(path) :])
+            segments = self._compute(prompt, path, keys[len(path) :], read)
             self._cache.extend(path, segments)
             scores = segments[-1].memo
         else:
@@ -93,7 +103,7 @@ class Scorer:
         return scores
 
     def _compute(
-        self, prompt: Prompt, path: Sequence[Node], keys: Sequence[Hashable]
+        self, prompt: Prompt, path: Sequence[Node], keys: Sequence[Hashable], read: Read
     ) -> list[Segment]:
         """Segments of the prompt below `path`, from one pass; user turns carry their scores."""
         # Of the prefix every state is read: a read-out may look at whole lines.
@@ -109,8 +119,9 @@ class Scorer:
         states, pieces = self._forward(path, tokens, [*lines, *ends], cuts)
         self._computed += len(tokens)
 
-        prepared = self._prepared(prompt.prefix, path, states[: len(lines)])
-        scores = iter(self._read_out.scores(states[len(lines) :], prepared))
+        prepared = self._prepared(prompt.prefix, path, states[: len(lines)], read)
+        vectors = self._turn_vectors(prompt, turns, read)
+        scores = iter(self._read_out.scores(states[len(lines) :], vectors, prepared))
         memos: list[NDArray[Any] | None] = [] if path else [prepared]
         memos += [next(scores).copy() if turn.is_user else None for turn in turns]
         return [
@@ -119,10 +130,22 @@ class Scorer:
         ]
 
     def _prepared(
-        self, prefix: RoutePrefix, path: Sequence[Node], states: NDArray[Any]
+        self, prefix: RoutePrefix, path: Sequence[Node], states: NDArray[Any], read: Read
     ) -> NDArray[Any]:
         if not path:
-            return self._read_out.prepare(prefix, states)
+            vectors = self._embedder(line_texts(read.routes)) if self._embedder else None
+            return self._read_out.prepare(prefix, states, vectors)
         memo = path[0].segment.memo
         assert memo is not None
         return memo
+
+    def _turn_vectors(
+        self, prompt: Prompt, turns: Sequence[EncodedTurn], read: Read
+    ) -> NDArray[Any] | None:
+        """Vectors [n, 3, encoder] of the user turns among `turns`, if there is an encoder."""
+        if self._embedder is None:
+            return None
+        texts = turn_texts(read.conversation, {turn.message for turn in prompt.turns})
+        asked = [text for turn in turns if turn.is_user for text in texts[turn.message]]
+        vectors = self._embedder(asked)
+        return vectors.reshape(-1, TEXTS_A_TURN, vectors.shape[-1])

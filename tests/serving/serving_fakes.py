@@ -38,6 +38,7 @@ class FakeEngine:
     """Runs a script for each decision and remembers what it was asked."""
 
     name = "fake"
+    ill: str | None = None
     version = "0123456789ab"
 
     def __init__(self, script: Script = by_name, *, max_routes: int = 8) -> None:
@@ -69,6 +70,9 @@ class FakeEngine:
             self.cancelled += 1
             raise
         return decision
+
+    def trouble(self) -> str | None:
+        return self.ill
 
     async def close(self) -> None:
         self.closed = True

@@ -1,0 +1,63 @@
+"""The engine that a configuration asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+from serving.config import EmbeddedConfig, EndpointsConfig, EngineConfig
+from serving.engine.base import Engine
+from serving.errors import ConfigError
+
+
+def configured_engine(config: EngineConfig | None, environ: Mapping[str, str]) -> Engine:
+    """Raises ConfigError for none, UnsupportedCheckpoint for a folder that cannot be served.
+
+    Imports lie inside, so that a server whose model is elsewhere needs no torch.
+    """
+    if config is None:
+        raise ConfigError("engine: is required")
+    if isinstance(config, EmbeddedConfig):
+        from serving.engine.embedded import EmbeddedEngine
+
+        return EmbeddedEngine(
+            config.checkpoint,
+            config.base,
+            threads=config.threads,
+            cache_bytes=config.cache_mb * 2**20,
+            max_waiting=config.max_waiting,
+        )
+    from serving.engine.checkpoint import read_contract
+    from serving.engine.merged import load_embedder, merged_folder
+    from serving.engine.vllm.engine import VllmEngine
+
+    contract = read_contract(config.checkpoint)
+    budget = contract.manifest.budget.max_tokens
+    folder = partial(merged_folder, contract, config.base)
+    embedder = None
+    if contract.manifest.encoder is not None:
+        embedder = partial(load_embedder, contract, config.base)
+    if isinstance(config, EndpointsConfig):
+        from serving.engine.vllm.endpoints import EndpointReader
+
+        key = environ.get(config.api_key_env) if config.api_key_env else None
+        remote = EndpointReader(
+            config.urls,
+            least_context=budget + 1,
+            model=config.model,
+            api_key=key,
+            timeout_s=config.timeout_s,
+        )
+        return VllmEngine(contract, remote, load_embedder=embedder, max_waiting=config.max_waiting)
+    from serving.engine.vllm.in_process import InProcessReader, VllmSettings
+
+    settings = VllmSettings(
+        # One more than the longest sequence: vLLM keeps room for a next token.
+        max_model_len=budget + 1,
+        read_out=contract.manifest.read_out.kind,
+        dtype=config.dtype,
+        hang_s=config.hang_s,
+        options=config.options,
+    )
+    reader = InProcessReader(folder, settings)
+    return VllmEngine(contract, reader, load_embedder=embedder, max_waiting=config.max_waiting)

@@ -1,0 +1,101 @@
+"""Vectors of texts by the checkpoint's sentence encoder; see `routing.encoder`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from transformers import AutoModel
+
+from routing.encoder import EncoderRef, EncoderTokenizer, find_encoder
+from routing.errors import UnsupportedCheckpoint
+
+CHUNK = 32
+"""Texts of one pass."""
+
+Array = NDArray[np.float32]
+
+
+def load_encoder(reference: EncoderRef, checkpoint: Path) -> Any:
+    """The encoder that a manifest names, without a pooling layer; raises UnsupportedCheckpoint."""
+    folder = find_encoder(reference.name, checkpoint)
+    try:
+        model, info = AutoModel.from_pretrained(
+            folder,
+            add_pooling_layer=False,
+            dtype=torch.float32,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except Exception as error:  # transformers raises OSError, ValueError, KeyError and its own
+        raise UnsupportedCheckpoint(f"cannot load the encoder in {folder}: {error}") from None
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise UnsupportedCheckpoint(
+            f"the encoder in {folder} lacks {len(missing)} weights, {missing[0]} among them"
+        )
+    if model.config.hidden_size != reference.hidden_size:
+        raise UnsupportedCheckpoint(
+            f"the encoder in {folder} has hidden size {model.config.hidden_size}, the manifest "
+            f"says {reference.hidden_size}"
+        )
+    return model.eval()
+
+
+class Embedder:
+    """Unit vectors of texts; the last `size` different ones are kept. Not thread-safe.
+
+    Kept by digest: a conversation's texts may be long, and nobody needs them again.
+    """
+
+    def __init__(self, model: Any, reference: EncoderRef, checkpoint: Path, size: int = 8192):
+        self._model = model
+        self._tokenizer = EncoderTokenizer(
+            find_encoder(reference.name, checkpoint) / "tokenizer.json", reference.max_tokens
+        )
+        self._width = reference.hidden_size
+        self._size = size
+        self._kept: OrderedDict[bytes, Array] = OrderedDict()
+
+    def __call__(self, texts: Sequence[str]) -> Array:
+        """Vectors [len(texts), hidden]; zeros for an empty text."""
+        keys = [hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts]
+        found: dict[bytes, Array] = {}
+        new: dict[bytes, str] = {}
+        for key, text in zip(keys, texts, strict=True):
+            if not text:
+                found[key] = np.zeros(self._width, dtype=np.float32)
+            elif key in self._kept:
+                self._kept.move_to_end(key)
+                found[key] = self._kept[key]
+            else:
+                new[key] = text
+        fresh = dict(zip(new, self._compute(list(new.values())), strict=True))
+        self._kept.update(fresh)
+        while len(self._kept) > self._size:
+            self._kept.popitem(last=False)
+        found |= fresh
+        return np.stack([found[key] for key in keys])
+
+    @torch.inference_mode()  # type: ignore[untyped-decorator, unused-ignore]
+    def _compute(self, texts: list[str]) -> list[Array]:
+        vectors: list[Array] = []
+        for start in range(0, len(texts), CHUNK):
+            tokens = [self._tokenizer(text) for text in texts[start : start + CHUNK]]
+            longest = max(map(len, tokens))
+            ids = torch.tensor([[*each, *[0] * (longest - len(each))] for each in tokens])
+            mask = torch.tensor([[1] * len(each) + [0] * (longest - len(each)) for each in tokens])
+            states = self._model(input_ids=ids, attention_mask=mask).last_hidden_state
+            weights = mask[..., None].to(states.dtype)
+            means = (states * weights).sum(1) / weights.sum(1)
+            vectors += [row.copy() for row in F.normalize(means, dim=-1).numpy()]
+        return vectors

@@ -1,0 +1,54 @@
+"""Whole weights of a checkpoint, for readers that take no adapter: merged once, kept in a cache."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from routing.encoder import ENCODER_FOLDER, find_encoder
+from serving.engine.checkpoint import TOKENIZER_FILE, Contract, load_weights
+from serving.engine.encoder import Embedder, load_encoder
+
+_TOKENIZER_FILES = ("tokenizer_config.json", "chat_template.jinja")
+
+
+def merged_folder(contract: Contract, base: Path | None) -> Path:
+    """A folder that transformers and vLLM load; the checkpoint's own where it is whole.
+
+    Else one in the cache (`POINTSMAN_CACHE`, or `~/.cache/pointsman`), named after the checkpoint's
+    version, so that another version never meets it. Raises UnsupportedCheckpoint.
+    """
+    if contract.manifest.weights == "merged":
+        return contract.folder
+    cache = Path(os.environ.get("POINTSMAN_CACHE") or Path.home() / ".cache" / "pointsman")
+    folder = cache.expanduser() / "merged" / contract.manifest.version
+    if (folder / "config.json").is_file():
+        return folder
+    weights = load_weights(contract, base)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        if weights.encoder is not None and contract.manifest.encoder is not None:
+            weights.encoder.save_pretrained(part / ENCODER_FOLDER)
+            source = find_encoder(contract.manifest.encoder.name, contract.folder)
+            shutil.copyfile(source / TOKENIZER_FILE, part / ENCODER_FOLDER / TOKENIZER_FILE)
+        weights.model.save_pretrained(part)
+        shutil.copyfile(contract.folder / TOKENIZER_FILE, part / TOKENIZER_FILE)
+        for name in _TOKENIZER_FILES:
+            if base is not None and (base / name).is_file():
+                shutil.copyfile(base / name, part / name)
+        if not folder.exists():  # another process may have been first
+            part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return folder
+
+
+def load_embedder(contract: Contract, base: Path | None) -> Embedder:
+    """The checkpoint's encoder, with its adapter merged."""
+    reference = contract.manifest.encoder
+    assert reference is not None
+    folder = merged_folder(contract, base)
+    return Embedder(load_encoder(reference, folder), reference, folder)

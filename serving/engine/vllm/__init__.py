@@ -1,0 +1,1 @@
+"""Engines that let vLLM run the routing model: in this process's care, or at endpoints."""

@@ -1,0 +1,193 @@
+"""The engine over a vLLM reader: layout, route states and scores are the checkpoint's own."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from routing.conversation import Conversation, Turn
+from routing.decision import Decision, decide
+from routing.encoder import TEXTS_A_TURN, line_texts, turn_texts
+from routing.layout import Prompt, RoutePrefix
+from routing.manifest import PointerReadOut
+from routing.tasks import Route
+from serving.engine.base import EngineBusy, EngineError
+from serving.engine.checkpoint import Contract, pointer_head
+from serving.engine.prefixes import PrefixMemo
+from serving.engine.readout import PointerStrategy
+from serving.engine.scorer import EngineMetrics
+from serving.engine.vllm.reader import StateReader
+
+Array = NDArray[Any]
+Embed = Callable[[Sequence[str]], Array]
+
+ROUTERS = 512
+"""Routers whose projected lines are kept: a few kilobytes each."""
+
+_WARM_UP_ROUTES = (
+    Route(name="code", description="Write, review or explain source code."),
+    Route(name="prose", description="Write or edit a letter, an essay or a story."),
+)
+_WARM_UP = Conversation((Turn("user", "Write a function that reverses a list.", 0),))
+
+
+class VllmEngine:
+    """Decides by one forward pass in vLLM, many at a time.
+
+    `embed` gives the vectors of texts for a checkpoint with an encoder; it is loaded by
+    `load_embedder` when the engine starts and runs on a thread of its own. More than `max_waiting`
+    decisions under way raise EngineBusy.
+    """
+
+    name = "vllm"
+
+    def __init__(
+        self,
+        contract: Contract,
+        reader: StateReader,
+        *,
+        load_embedder: Callable[[], Embed] | None = None,
+        max_waiting: int = 256,
+    ) -> None:
+        self._contract = contract
+        self.version = contract.manifest.version
+        self._prefixes = PrefixMemo(contract.layout)
+        self._reader = reader
+        self._load_embedder = load_embedder
+        self._embed: Embed | None = None
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix="pointsman-encoder")
+        self._max_waiting = max_waiting
+        self._under_way = self._decisions = 0
+        self._routers: OrderedDict[bytes, asyncio.Task[Array]] = OrderedDict()
+        read_out = contract.manifest.read_out
+        self._pointer: PointerStrategy | None = None
+        if isinstance(read_out, PointerReadOut):
+            self._pointer = PointerStrategy(pointer_head(contract), read_out.lines)
+
+    def check_routes(self, routes: Sequence[Route]) -> None:
+        """Raise InvalidRequest if these routes cannot be laid out within the budget."""
+        self._prefixes(routes)
+
+    async def start(self) -> None:
+        """Load what there is to load and decide once; raises EngineError, UnsupportedCheckpoint."""
+        if self._load_embedder is not None:
+            loop = asyncio.get_running_loop()
+            self._embed = await loop.run_in_executor(self._threads, self._load_embedder)
+        await self._reader.start()
+        await self.decide(_WARM_UP_ROUTES, _WARM_UP)
+        self._decisions = 0
+
+    async def decide(self, routes: Sequence[Route], conversation: Conversation) -> Decision:
+        """The decision at the last user turn.
+
+        Raises EngineBusy at once if too many are under way, InvalidRequest for routes or a
+        conversation that cannot be read, EngineError if vLLM fails.
+        """
+        if self._under_way >= self._max_waiting:
+            raise EngineBusy(f"{self._under_way} decisions are under way already")
+        self._under_way += 1
+        try:
+            prefix = self._prefixes(routes)
+            prompt = self._contract.layout.decision_prompt(prefix, conversation)
+            scores = await self._scores(prompt, routes, conversation)
+        finally:
+            self._under_way -= 1
+        self._decisions += 1
+        return decide(prefix.names, scores, self._contract.manifest.calibration)
+
+    async def close(self) -> None:
+        """Let go of vLLM; may be called twice."""
+        for task in self._routers.values():
+            task.cancel()
+        self._routers.clear()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        await self._reader.close()
+
+    def trouble(self) -> str | None:
+        """Why no decision can be made now; None where all is well."""
+        return self._reader.trouble()
+
+    def metrics(self) -> EngineMetrics:
+        """Counts since `start`."""
+        counts = self._reader.counts
+        return EngineMetrics(
+            decisions=self._decisions,
+            tokens_computed=counts.prompt - counts.cached,
+            tokens_cached=counts.cached,
+        )
+
+    async def _scores(
+        self, prompt: Prompt, routes: Sequence[Route], conversation: Conversation
+    ) -> Array:
+        prefix = prompt.prefix
+        affinity = _digest(prefix)
+        if self._pointer is None:
+            assert prefix.identifiers is not None
+            return await self._reader.next_token(prompt.tokens, prefix.identifiers, affinity)
+        keys, state, vectors = await asyncio.gather(
+            self._router(prefix, routes, affinity),
+            self._reader.last_state(prompt.tokens, affinity),
+            self._turn_vectors(prompt, conversation),
+        )
+        scores: Array = self._pointer.scores(state[None], vectors, keys)[0]
+        return scores
+
+    async def _router(self, prefix: RoutePrefix, routes: Sequence[Route], affinity: bytes) -> Array:
+        """A router's keys; computed once, by whoever asks first, whether or not that one waits."""
+        task = self._routers.get(affinity)
+        if task is not None and not _failed(task):
+            self._routers.move_to_end(affinity)
+            try:
+                return await asyncio.shield(task)
+            except EngineError:
+                pass  # what another decision began and lost need not be lost for this one
+        task = asyncio.ensure_future(self._prepare(prefix, routes, affinity))
+        self._routers[affinity] = task
+        while len(self._routers) > ROUTERS:
+            self._routers.popitem(last=False)
+        return await asyncio.shield(task)
+
+    async def _prepare(
+        self, prefix: RoutePrefix, routes: Sequence[Route], affinity: bytes
+    ) -> Array:
+        assert self._pointer is not None
+        wanted = self._pointer.positions(prefix)
+        states, vectors = await asyncio.gather(
+            self._reader.states_at(prefix.tokens, wanted, affinity),
+            self._vectors(line_texts(routes)),
+        )
+        whole = np.zeros((len(prefix.tokens), states.shape[-1]), dtype=np.float32)
+        whole[wanted] = states
+        return self._pointer.prepare(prefix, whole, vectors)
+
+    async def _turn_vectors(self, prompt: Prompt, conversation: Conversation) -> Array | None:
+        last = prompt.turns[-1].message
+        texts = turn_texts(conversation, {turn.message for turn in prompt.turns})[last]
+        vectors = await self._vectors(texts)
+        return None if vectors is None else vectors.reshape(1, TEXTS_A_TURN, -1)
+
+    async def _vectors(self, texts: Sequence[str]) -> Array | None:
+        if self._embed is None:
+            return None
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._threads, self._embed, texts)
+        except RuntimeError as error:  # the executor was shut down
+            raise EngineError(f"the encoder failed: {error}") from error
+
+
+def _failed(task: asyncio.Task[Array]) -> bool:
+    return task.done() and (task.cancelled() or task.exception() is not None)
+
+
+def _digest(prefix: RoutePrefix) -> bytes:
+    digest = hashlib.blake2b(np.asarray(prefix.tokens, dtype=np.int64).tobytes(), digest_size=16)
+    digest.update(np.asarray(prefix.line_ends, dtype=np.int64).tobytes())
+    return digest.digest()

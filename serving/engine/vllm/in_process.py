@@ -1,0 +1,238 @@
+"""vLLM in this process's care: its engine core is a child process, watched and started anew.
+
+https://docs.vllm.ai: `AsyncLLM` batches continuously, reuses cached prefixes by blocks, and frees a
+request whose caller stops waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from serving.engine.base import EngineError
+from serving.engine.vllm.reader import TokenCounts, Tokens
+
+Array = NDArray[Any]
+
+WATCH_S = 0.5
+FIRST_BACK_OFF_S, LAST_BACK_OFF_S = 1.0, 60.0
+
+log = structlog.get_logger("pointsman")
+
+
+@dataclass(frozen=True)
+class VllmSettings:
+    """How vLLM runs a model."""
+
+    max_model_len: int
+    read_out: str
+    """"pointer" reads states, "identifier" next tokens."""
+    dtype: str = "auto"
+    hang_s: float = 60.0
+    """A call that takes longer than this means that vLLM hangs: it is started anew."""
+    options: dict[str, Any] | None = None
+    """Further arguments of vLLM's `AsyncEngineArgs`."""
+
+
+Start = Callable[[Path, VllmSettings], Any]
+"""Loads a model and returns vLLM's engine client; blocks for as long as that takes."""
+
+
+def start_vllm(folder: Path, settings: VllmSettings) -> Any:
+    """An AsyncLLM of an exported model."""
+    # No downloads, no usage reports; the child process must not inherit a forked event loop.
+    for name, value in (
+        ("HF_HUB_OFFLINE", "1"),
+        ("VLLM_NO_USAGE_STATS", "1"),
+        ("VLLM_WORKER_MULTIPROC_METHOD", "spawn"),
+        ("VLLM_LOGGING_LEVEL", "WARNING"),
+    ):
+        os.environ.setdefault(name, value)
+    from vllm import AsyncEngineArgs
+    from vllm.config import PoolerConfig
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    pooling: dict[str, Any] = {}
+    if settings.read_out == "pointer":
+        pooler = PoolerConfig(seq_pooling_type="LAST", tok_pooling_type="ALL", use_activation=False)
+        pooling = {"runner": "pooling", "convert": "embed", "pooler_config": pooler}
+    arguments = AsyncEngineArgs(
+        model=str(folder),
+        max_model_len=settings.max_model_len,
+        dtype=settings.dtype,
+        enable_prefix_caching=True,
+        trust_remote_code=False,
+        **{**pooling, **(settings.options or {})},
+    )
+    return AsyncLLM.from_engine_args(arguments)
+
+
+class InProcessReader:
+    """Reads states of an exported model in `folder` through AsyncLLM.
+
+    When vLLM dies, or a call hangs, calls fail at once, and it is loaded again, after a wait that
+    doubles from one second to a minute with each failure in a row.
+    """
+
+    def __init__(
+        self, folder: Callable[[], Path], settings: VllmSettings, start: Start = start_vllm
+    ) -> None:
+        self.counts = TokenCounts()
+        self.restarts = 0
+        self._folder = folder
+        self._settings = settings
+        self._start = start
+        self._llm: Any = None
+        self._trouble: str | None = "vLLM is loading"
+        self._numbers = itertools.count()
+        self._since: dict[str, float] = {}
+        """When each call under way began."""
+        self._watch: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def start(self) -> None:
+        if self._llm is None:
+            self._llm = await self._load()
+            self._trouble = None
+        if self._watch is None:
+            self._watch = asyncio.create_task(self._supervise())
+
+    async def last_state(self, tokens: Tokens, affinity: bytes) -> Array:
+        states = await self._pool(tokens, "embed")
+        return states.reshape(-1)
+
+    async def states_at(self, tokens: Tokens, positions: Sequence[int], affinity: bytes) -> Array:
+        states = await self._pool(tokens, "token_embed")
+        return states[list(positions)]
+
+    async def next_token(self, tokens: Tokens, candidates: Tokens, affinity: bytes) -> Array:
+        from vllm import SamplingParams
+
+        parameters = SamplingParams(
+            max_tokens=1,
+            temperature=0.0,
+            allowed_token_ids=list(candidates),
+            logprob_token_ids=list(candidates),
+            detokenize=False,
+        )
+        async with self._call() as (llm, name):
+            output = await _last(llm.generate(_prompt(tokens), parameters, name))
+        self._count(output)
+        chances = output.outputs[0].logprobs[0]
+        return np.array([chances[token].logprob for token in candidates])
+
+    def trouble(self) -> str | None:
+        return self._trouble
+
+    async def close(self) -> None:
+        self._closed = True
+        if self._watch is not None:
+            self._watch.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._watch
+            self._watch = None
+        await self._shut_down()
+        self._trouble = "the engine was closed"
+
+    async def _pool(self, tokens: Tokens, task: str) -> Array:
+        from vllm import PoolingParams
+
+        parameters = PoolingParams(task=task, use_activation=False)
+        async with self._call() as (llm, name):
+            output = await _last(llm.encode(_prompt(tokens), parameters, name))
+        self._count(output)
+        states: Array = output.outputs.data.float().cpu().numpy()
+        return states
+
+    @asynccontextmanager
+    async def _call(self) -> AsyncIterator[tuple[Any, str]]:
+        """The engine client and a name for one call; what fails inside becomes EngineError."""
+        if self._llm is None or self._trouble is not None:
+            raise EngineError(self._trouble or "the engine is not started")
+        llm, name = self._llm, f"decision-{next(self._numbers)}"
+        self._since[name] = time.monotonic()
+        try:
+            yield llm, name
+        except (EngineError, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            raise EngineError(f"vLLM failed: {type(error).__name__}") from error
+        finally:
+            self._since.pop(name, None)
+
+    def _count(self, output: Any) -> None:
+        self.counts.prompt += len(output.prompt_token_ids or ())
+        self.counts.cached += getattr(output, "num_cached_tokens", 0) or 0
+
+    async def _supervise(self) -> None:
+        back_off = FIRST_BACK_OFF_S
+        while True:
+            await asyncio.sleep(WATCH_S)
+            fault = await self._fault()
+            if fault is None:
+                back_off = FIRST_BACK_OFF_S
+                continue
+            self._trouble = f"{fault}; it is being started again"
+            log.error("vllm_failed", fault=fault)
+            await self._shut_down()
+            while True:
+                await asyncio.sleep(back_off)
+                back_off = min(2 * back_off, LAST_BACK_OFF_S)
+                try:
+                    self._llm = await self._load()
+                    break
+                except Exception as error:
+                    self._trouble = f"vLLM did not start: {type(error).__name__}"
+                    log.error("vllm_failed_to_start", error=type(error).__name__, wait_s=back_off)
+            self.restarts += 1
+            self._trouble = None
+            log.info("vllm_restarted", restarts=self.restarts)
+
+    async def _fault(self) -> str | None:
+        try:
+            await self._llm.check_health()
+        except Exception as error:
+            return f"vLLM died ({type(error).__name__})"
+        oldest = min(self._since.values(), default=None)
+        if oldest is not None and time.monotonic() - oldest > self._settings.hang_s:
+            return f"vLLM has not answered for {self._settings.hang_s:g} s"
+        return None
+
+    async def _load(self) -> Any:
+        folder = await asyncio.to_thread(self._folder)
+        llm = await asyncio.to_thread(self._start, folder, self._settings)
+        if self._closed:
+            await asyncio.to_thread(llm.shutdown)
+            raise EngineError("the engine was closed")
+        return llm
+
+    async def _shut_down(self) -> None:
+        llm, self._llm = self._llm, None
+        if llm is not None:
+            with suppress(Exception):
+                await asyncio.to_thread(llm.shutdown)
+
+
+def _prompt(tokens: Tokens) -> dict[str, list[int]]:
+    return {"prompt_token_ids": list(tokens)}
+
+
+async def _last(outputs: Any) -> Any:
+    """The final output of a call; its earlier ones are parts of it."""
+    found = None
+    async for output in outputs:
+        found = output
+    if found is None:
+        raise EngineError("vLLM answered with nothing")
+    return found

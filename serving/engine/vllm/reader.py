@@ -1,0 +1,55 @@
+"""What an engine asks of vLLM: final states of tokens, or the chances of a few next tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Tokens = Sequence[int]
+
+
+@dataclass(slots=True)
+class TokenCounts:
+    """Prompt tokens that requests had, and how many of them came from vLLM's prefix cache."""
+
+    prompt: int = 0
+    cached: int = 0
+
+
+class StateReader(Protocol):
+    """Runs a model over token ids. Safe for any number of concurrent calls.
+
+    `affinity` names what a prompt begins with, so that prompts of one router meet the cache that
+    already holds it. Every call raises EngineError when it cannot be answered, and may be cancelled
+    at any moment, which frees its place.
+    """
+
+    counts: TokenCounts
+
+    async def start(self) -> None:
+        """Load, or find the endpoints; returns when one prompt has been answered."""
+        ...
+
+    async def last_state(self, tokens: Tokens, affinity: bytes) -> Array:
+        """Final state [hidden] of the last token, not normalised."""
+        ...
+
+    async def states_at(self, tokens: Tokens, positions: Sequence[int], affinity: bytes) -> Array:
+        """Final states [len(positions), hidden] within one prompt."""
+        ...
+
+    async def next_token(self, tokens: Tokens, candidates: Tokens, affinity: bytes) -> Array:
+        """Log-probabilities [len(candidates)] of the next token, over the whole vocabulary."""
+        ...
+
+    def trouble(self) -> str | None:
+        """Why nothing can be asked now, in words for the owner; None where all is well."""
+        ...
+
+    async def close(self) -> None:
+        """Give everything back; safe to call twice and before `start`."""
+        ...
