@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 8080
+ENGINE ?=
 CONFIG ?= configs/serve.yaml
 RECIPE ?= nano-lora
 DATA ?= data/nano
@@ -21,8 +22,9 @@ BIN := $(VENV)/bin
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
-serve: $(VENV)/.serve ## Install what is needed and serve on 127.0.0.1:$(PORT)
-	$(BIN)/pointsman serve --config $(CONFIG) --port $(PORT)
+serve: $(VENV)/.$(if $(filter vllm,$(ENGINE)),vllm,serve) ## Install what is needed and serve on 127.0.0.1:$(PORT): ENGINE=vllm CHECKPOINT=folder
+	$(BIN)/pointsman serve --config $(CONFIG) --port $(PORT) $(addprefix --engine ,$(ENGINE)) \
+	    $(if $(call given,CHECKPOINT),--checkpoint $(CHECKPOINT))
 
 test: $(VENV)/.dev check ## Install what is needed and run lint, types and tests
 	$(BIN)/python -m pytest $(PYTEST)
@@ -69,6 +71,10 @@ $(VENV)/.serve: $(INPUTS)
 $(VENV)/.dev: $(INPUTS)
 	@echo "Setting up $(VENV) (dev)"; ./scripts/install.sh $(VENV) dev
 	@touch $@ $(VENV)/.serve
+
+$(VENV)/.vllm: $(VENV)/.serve
+	./scripts/install.sh $(VENV) vllm
+	@touch $@
 
 clean: ## Remove the environment
 	rm -rf $(VENV)

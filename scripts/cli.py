@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -36,11 +36,18 @@ def serve(
     config: Annotated[Path, typer.Option(help="Server configuration.")] = CONFIGS / "serve.yaml",
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Checkpoint or export to route by.")
+    ] = None,
+    engine: Annotated[
+        Literal["embedded", "vllm"] | None, typer.Option(help="What runs the routing model.")
+    ] = None,
 ) -> None:
     """Start the server; the configuration says with which routers, models and checkpoint."""
     from serving.run import serve as run
 
-    run(config, host=host, port=port, base=ensure_base(NANO_BASE))
+    nano = ensure_base(NANO_BASE)
+    run(config, host=host, port=port, base=nano, checkpoint=checkpoint, kind=engine)
 
 
 app.add_typer(data_app, name="data")

@@ -17,13 +17,13 @@ import structlog
 from fastapi import FastAPI
 
 from serving import logs
-from serving.api import chat, errors, health, models, routing
+from serving.api import admin, chat, errors, health, models, routing
 from serving.api.record import RequestRecorder
 from serving.catalogue import Catalogue
 from serving.config import DEFAULT_CONFIG, ServerConfig, load_config
 from serving.decider import Decider
 from serving.engine.base import Engine
-from serving.engine.configured import configured_engine
+from serving.engine.configured import switchable_engine
 from serving.failover import Failover
 from serving.gateway import Gateway
 from serving.latency import Latencies
@@ -47,7 +47,7 @@ def create_app(
     """
     environ = os.environ if environ is None else environ
     catalogue = Catalogue(config, environ)
-    engine = engine or configured_engine(config.engine, environ)
+    engine = engine or switchable_engine(config.engine, environ)
     routers = build_routers(config, catalogue, engine.check_routes)
     decider = Decider(engine, config.limits.decision_timeout_ms)
     latencies = Latencies()
@@ -80,7 +80,8 @@ def create_app(
         ranking=Ranking(catalogue, latencies),
         failover=Failover(upstreams, latencies),
     )
-    for module in (chat, routing, models, health):
+    app.state.admin_key = environ.get(admin.ADMIN_KEY_ENV)
+    for module in (chat, routing, models, health, admin):
         app.include_router(module.routes)
     errors.install(app)
     app.add_middleware(RequestRecorder)

@@ -152,6 +152,22 @@ EngineConfig = Annotated[
 """The routing model; embedded where no kind is given."""
 
 
+EngineKind = Literal["embedded", "vllm"]
+"""Engines that need nothing but a checkpoint."""
+
+
+def with_engine(
+    config: EngineConfig, base: Path | None, checkpoint: Path | None, kind: EngineKind | None
+) -> EngineConfig:
+    """An engine's section with what the command line gives; another kind has its own defaults."""
+    paths = {"checkpoint": checkpoint or config.checkpoint, "base": config.base or base}
+    if kind is None or kind == config.kind:
+        return config.model_copy(update=paths)
+    if kind == "vllm":
+        return VllmConfig(kind=kind, **paths)
+    return EmbeddedConfig(**paths)
+
+
 class Limits(Strict):
     """Bounds of one request."""
 

@@ -86,6 +86,10 @@ class Decider:
             self._ready = True
             log.info("engine_ready", engine=self.engine.name, version=self.engine.version)
 
+    def started(self) -> None:
+        """An engine that had not started was replaced by one that has."""
+        self._ready, self._failure = True, None
+
     async def decide(self, routes: Sequence[Route], conversation: Conversation) -> Outcome:
         """The engine's decision about the last user turn, or the reason for having none."""
         started = time.perf_counter()

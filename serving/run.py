@@ -25,7 +25,7 @@ from granian.server.embed import Server
 from routing.tasks import ROUTER_PREFIX
 from serving import logs
 from serving.app import create_app
-from serving.config import ServerConfig, load_config
+from serving.config import EngineKind, ServerConfig, load_config, with_engine
 from serving.engine.base import Engine
 from serving.errors import ConfigError
 from serving.local_process import POLL_S, LocalUpstreamProcess, answers, free_port
@@ -47,18 +47,23 @@ def serve(
     host: str | None = None,
     port: int | None = None,
     base: Path | None = None,
+    checkpoint: Path | None = None,
+    kind: EngineKind | None = None,
     engine: Engine | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> None:
     """Serve a configuration file until SIGINT or SIGTERM.
 
-    `host` and `port` override the file's. `base` is the folder of the base weights, for the engine
-    and for the local upstream, where the file gives none; `engine` replaces the configured one.
+    `host`, `port`, `checkpoint` and `kind` of engine override the file's. `base` is the folder of
+    the base weights, for the engine and for the local upstream, where the file gives none; `engine`
+    replaces the configured one.
     Raises ConfigError, PortBusy or UnsupportedCheckpoint, each with a message for the owner, before
     anything is served.
     """
     logs.configure()
-    config = with_overrides(load_config(config_path), host=host, port=port, base=base)
+    config = with_overrides(
+        load_config(config_path), host=host, port=port, base=base, checkpoint=checkpoint, kind=kind
+    )
     check_port_free(config.listen.host, config.listen.port)
     environ = dict(os.environ if environ is None else environ)
     local = _local_upstream(config, environ)
@@ -69,7 +74,13 @@ def serve(
 
 
 def with_overrides(
-    config: ServerConfig, *, host: str | None, port: int | None, base: Path | None
+    config: ServerConfig,
+    *,
+    host: str | None,
+    port: int | None,
+    base: Path | None,
+    checkpoint: Path | None = None,
+    kind: EngineKind | None = None,
 ) -> ServerConfig:
     """The configuration with what the command line gives; a port of 0 becomes a free one."""
     listen = config.listen
@@ -78,11 +89,10 @@ def with_overrides(
     update: dict[str, object] = {
         "listen": listen.model_copy(update={"host": address, "port": number or free_port(address)}),
     }
-    if base is not None:
-        if config.engine is not None and config.engine.base is None:
-            update["engine"] = config.engine.model_copy(update={"base": base})
-        if config.local_upstream.base is None:
-            update["local_upstream"] = config.local_upstream.model_copy(update={"base": base})
+    if config.engine is not None:
+        update["engine"] = with_engine(config.engine, base, checkpoint, kind)
+    if base is not None and config.local_upstream.base is None:
+        update["local_upstream"] = config.local_upstream.model_copy(update={"base": base})
     return config.model_copy(update=update)
 
 

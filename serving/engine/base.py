@@ -29,10 +29,15 @@ class Engine(Protocol):
     or nonsensical decision for "routing failed": an engine need not defend the request itself.
     """
 
-    name: str
-    """Kind of engine, such as "embedded"."""
-    version: str
-    """Short id of the checkpoint."""
+    @property
+    def name(self) -> str:
+        """Kind of engine, such as "embedded"."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Short id of the checkpoint."""
+        ...
 
     def check_routes(self, routes: Sequence[Route]) -> None:
         """Raise routing.errors.InvalidRequest if these routes cannot be laid out."""

@@ -4,10 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 
-from serving.config import EmbeddedConfig, EndpointsConfig, EngineConfig
+from serving.config import EmbeddedConfig, EndpointsConfig, EngineConfig, with_engine
 from serving.engine.base import Engine
+from serving.engine.switch import SwitchableEngine
 from serving.errors import ConfigError
+
+
+def switchable_engine(config: EngineConfig | None, environ: Mapping[str, str]) -> Engine:
+    """The configured engine, whose checkpoint can be changed while it decides.
+
+    One at endpoints cannot: what they serve is changed there.
+    """
+    engine = configured_engine(config, environ)
+    if config is None or isinstance(config, EndpointsConfig):
+        return engine
+
+    def build(checkpoint: Path) -> Engine:
+        return configured_engine(with_engine(config, None, checkpoint, None), environ)
+
+    return SwitchableEngine(engine, build)
 
 
 def configured_engine(config: EngineConfig | None, environ: Mapping[str, str]) -> Engine:

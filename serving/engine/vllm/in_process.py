@@ -96,8 +96,9 @@ class InProcessReader:
         self._llm: Any = None
         self._trouble: str | None = "vLLM is loading"
         self._numbers = itertools.count()
-        self._since: dict[str, float] = {}
-        """When each call under way began."""
+        self.under_way = 0
+        self._silent_since: float | None = None
+        """When the first call began of those since vLLM last answered one."""
         self._watch: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -161,15 +162,18 @@ class InProcessReader:
         if self._llm is None or self._trouble is not None:
             raise EngineError(self._trouble or "the engine is not started")
         llm, name = self._llm, f"decision-{next(self._numbers)}"
-        self._since[name] = time.monotonic()
+        self.under_way += 1
+        if self._silent_since is None:
+            self._silent_since = time.monotonic()
         try:
             yield llm, name
+            self._silent_since = None
         except (EngineError, asyncio.CancelledError):
             raise
         except Exception as error:
             raise EngineError(f"vLLM failed: {type(error).__name__}") from error
         finally:
-            self._since.pop(name, None)
+            self.under_way -= 1
 
     def _count(self, output: Any) -> None:
         self.counts.prompt += len(output.prompt_token_ids or ())
@@ -196,7 +200,7 @@ class InProcessReader:
                     self._trouble = f"vLLM did not start: {type(error).__name__}"
                     log.error("vllm_failed_to_start", error=type(error).__name__, wait_s=back_off)
             self.restarts += 1
-            self._trouble = None
+            self._trouble = self._silent_since = None
             log.info("vllm_restarted", restarts=self.restarts)
 
     async def _fault(self) -> str | None:
@@ -204,10 +208,20 @@ class InProcessReader:
             await self._llm.check_health()
         except Exception as error:
             return f"vLLM died ({type(error).__name__})"
-        oldest = min(self._since.values(), default=None)
-        if oldest is not None and time.monotonic() - oldest > self._settings.hang_s:
-            return f"vLLM has not answered for {self._settings.hang_s:g} s"
+        # Callers give up long before this: silence is what tells, and a call of its own decides.
+        half = self._settings.hang_s / 2
+        if self._silent_since is not None and time.monotonic() - self._silent_since > half:
+            try:
+                await asyncio.wait_for(self._probe(), half)
+            except Exception:
+                return f"vLLM has not answered for {self._settings.hang_s:g} s"
         return None
+
+    async def _probe(self) -> None:
+        if self._settings.read_out == "pointer":
+            await self.last_state([0], b"")
+        else:
+            await self.next_token([0], [0, 1], b"")
 
     async def _load(self) -> Any:
         folder = await asyncio.to_thread(self._folder)
