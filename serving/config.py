@@ -14,10 +14,9 @@ import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
-    Discriminator,
     Field,
-    Tag,
     ValidationError,
     model_validator,
 )
@@ -110,6 +109,8 @@ class _Checkpoint(Strict):
     """Folder of the base weights; left out, the command line provides them."""
     max_waiting: Annotated[int, Field(ge=1)] = 64
     """Decisions that may wait; beyond it, requests go to their fallbacks at once."""
+    shortlist_above: Annotated[int, Field(ge=2)] = 24
+    """Routes that the model reads at most; of more, an encoder picks so many."""
 
 
 class EmbeddedConfig(_Checkpoint):
@@ -143,11 +144,14 @@ class EndpointsConfig(_Checkpoint):
     timeout_s: Seconds = 30
 
 
+def _embedded_by_default(raw: Any) -> Any:
+    return {"kind": "embedded", **raw} if isinstance(raw, dict) else raw
+
+
 EngineConfig = Annotated[
-    Annotated[EmbeddedConfig, Tag("embedded")]
-    | Annotated[VllmConfig, Tag("vllm")]
-    | Annotated[EndpointsConfig, Tag("endpoints")],
-    Discriminator(lambda raw: raw.get("kind", "embedded") if isinstance(raw, dict) else raw.kind),
+    EmbeddedConfig | VllmConfig | EndpointsConfig,
+    Field(discriminator="kind"),
+    BeforeValidator(_embedded_by_default),
 ]
 """The routing model; embedded where no kind is given."""
 

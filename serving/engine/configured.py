@@ -8,6 +8,7 @@ from pathlib import Path
 
 from serving.config import EmbeddedConfig, EndpointsConfig, EngineConfig, with_engine
 from serving.engine.base import Engine
+from serving.engine.shortlist import Embed, ShortlistingEngine
 from serving.engine.switch import SwitchableEngine
 from serving.errors import ConfigError
 
@@ -15,25 +16,34 @@ from serving.errors import ConfigError
 def switchable_engine(config: EngineConfig | None, environ: Mapping[str, str]) -> Engine:
     """The configured engine, whose checkpoint can be changed while it decides.
 
-    One at endpoints cannot: what they serve is changed there.
+    One at endpoints cannot: what they serve is changed there. Raises ConfigError for none.
     """
-    engine = configured_engine(config, environ)
-    if config is None or isinstance(config, EndpointsConfig):
+    if config is None:
+        raise ConfigError("engine: is required")
+    engine = _shortlisting(config, environ)
+    if isinstance(config, EndpointsConfig):
         return engine
 
     def build(checkpoint: Path) -> Engine:
-        return configured_engine(with_engine(config, None, checkpoint, None), environ)
+        return _shortlisting(with_engine(config, None, checkpoint, None), environ)
 
     return SwitchableEngine(engine, build)
 
 
-def configured_engine(config: EngineConfig | None, environ: Mapping[str, str]) -> Engine:
-    """Raises ConfigError for none, UnsupportedCheckpoint for a folder that cannot be served.
+def _shortlisting(config: EngineConfig, environ: Mapping[str, str]) -> Engine:
+    def load() -> Embed:
+        from serving.engine.encoder import shortlist_embedder
+
+        return shortlist_embedder()
+
+    return ShortlistingEngine(configured_engine(config, environ), load, config.shortlist_above)
+
+
+def configured_engine(config: EngineConfig, environ: Mapping[str, str]) -> Engine:
+    """What runs the model, by itself; raises UnsupportedCheckpoint for what cannot be served.
 
     Imports lie inside, so that a server whose model is elsewhere needs no torch.
     """
-    if config is None:
-        raise ConfigError("engine: is required")
     if isinstance(config, EmbeddedConfig):
         from serving.engine.embedded import EmbeddedEngine
 

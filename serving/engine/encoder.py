@@ -99,3 +99,14 @@ class Embedder:
             means = (states * weights).sum(1) / weights.sum(1)
             vectors += [row.copy() for row in F.normalize(means, dim=-1).numpy()]
         return vectors
+
+
+SHORTLIST_ENCODER = EncoderRef(
+    name="all-MiniLM-L6-v2", revision="any", hidden_size=384, max_tokens=96
+)
+
+
+def shortlist_embedder() -> Embedder:
+    """The encoder that shortlists, whatever the checkpoint; raises UnsupportedCheckpoint."""
+    folder = find_encoder(SHORTLIST_ENCODER.name)
+    return Embedder(load_encoder(SHORTLIST_ENCODER, folder), SHORTLIST_ENCODER, folder)

@@ -58,7 +58,11 @@ BAD_FILES: list[tuple[dict[str, Any], str]] = [
         {"routers": [{**ROUTER, "policies": [task("a", "p/1", "p/2", "p/3", "p/4")]}]},
         "routers[0].policies[0].models",
     ),
-    ({"engine": {"checkpoint": "x", "kind": "magic"}}, "engine.kind"),
+    (
+        {"engine": {"checkpoint": "x", "kind": "magic"}},
+        "engine: Input tag 'magic' found using 'kind'",
+    ),
+    ({"engine": {"checkpoint": "x", "kind": "vllm", "threads": 2}}, "engine.vllm.threads"),
     ({"preset_routers": ["general"]}, "preset_routers"),
 ]
 
