@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -14,8 +16,10 @@ from scripts.logs import log_to_stderr
 from scripts.places import ROOT
 
 if TYPE_CHECKING:
+    from routing.conversation import Conversation
     from routing.decision import Decision
     from routing.records import ConversationRecord
+    from routing.tasks import Route
     from training.export import Agreement
 
 
@@ -77,6 +81,8 @@ def _agreements(
         "transformers": _transformers,
         "the embedded engine": _embedded,
     }
+    if importlib.util.find_spec("vllm") is not None:
+        readers["vLLM"] = partial(_vllm, dtype="float32" if exact else "auto")
     for name, read in readers.items():
         found = agreement(name, expected, read(folder, records))
         refuse_disagreement(found, exact=exact)
@@ -126,6 +132,46 @@ def _embedded(folder: Path, records: list[ConversationRecord]) -> list[Decision]
         for record in records
         for label in record.decisions
     ]
+
+
+def _vllm(folder: Path, records: list[ConversationRecord], *, dtype: str) -> list[Decision]:
+    import asyncio
+
+    from routing.conversation import normalise
+    from serving.config import VllmConfig
+    from serving.engine.configured import configured_engine
+
+    # Compiling for 200 decisions takes longer than they do.
+    config = VllmConfig.model_validate(
+        {
+            "kind": "vllm",
+            "checkpoint": folder,
+            "dtype": dtype,
+            "max_waiting": 256,
+            "options": {"enforce_eager": True},
+        }
+    )
+    asked = [
+        (record.routes, normalise(record.messages[: label.message + 1]))
+        for record in records
+        for label in record.decisions
+    ]
+
+    async def decide() -> list[Decision]:
+        engine = configured_engine(config, {})
+        try:
+            await engine.start()
+            limit = asyncio.Semaphore(32)
+
+            async def one(routes: list[Route], conversation: Conversation) -> Decision:
+                async with limit:
+                    return await engine.decide(routes, conversation)
+
+            return await asyncio.gather(*(one(*each) for each in asked))
+        finally:
+            await engine.close()
+
+    return asyncio.run(decide())
 
 
 def _flat(decisions: Iterator[list[Decision]]) -> list[Decision]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -109,6 +110,8 @@ def test_the_command_compares_the_readers_and_prints_it(
     assert done.exit_code == 0, done.output
     assert "transformers: same choice in 100.0% of 24 decisions" in done.output
     assert "the embedded engine: same choice in 100.0% of 24" in done.output
+    if importlib.util.find_spec("vllm") is not None:
+        assert "vLLM: same choice in 100.0% of 24" in done.output
 
 
 def test_soft_targets_are_a_distribution_for_each_decision(
