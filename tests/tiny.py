@@ -31,6 +31,7 @@ from routing.manifest import (
 from routing.pointer import POINTER_FILE, LineState
 from routing.tokenizer import FileTokenizer
 from scripts.base_model import NANO_BASE, ensure_base
+from training.checkpoint import write_index
 
 Architecture = Literal["llama", "qwen3", "qwen3_moe"]
 HIDDEN, VOCABULARY, DIM = 64, 49152, 32
@@ -67,6 +68,7 @@ def make_checkpoint(
     base: Path | None = None
     if weights == "merged":
         model.save_pretrained(folder)
+        write_index(folder)
         files = ["config.json", "model.safetensors", "tokenizer.json"]
     else:
         base = folder.with_name(folder.name + "-base")

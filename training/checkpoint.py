@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
@@ -74,6 +75,7 @@ def save_checkpoint(
             del model.encoder
         reset_for_serving(model)
         model.save_pretrained(part, state_dict=weights)
+        write_index(part)
     shutil.copyfile(base / "tokenizer.json", part / "tokenizer.json")
     manifest = Manifest(
         name=recipe.name,
@@ -109,6 +111,23 @@ def save_checkpoint(
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
     return folder
+
+
+def write_index(folder: Path) -> None:
+    """Say which files hold the model, where its weights are in one file and none says it yet.
+
+    vLLM loads every safetensors file of a folder without an index, the pointer's too.
+    """
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if not single.is_file() or index.is_file():
+        return
+    with safe_open(single, framework="numpy") as file:
+        names = sorted(file.keys())
+    content = {
+        "metadata": {"total_size": single.stat().st_size},
+        "weight_map": dict.fromkeys(names, single.name),
+    }
+    index.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def files_of(folder: Path) -> dict[str, str]:

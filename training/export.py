@@ -18,7 +18,13 @@ from routing.errors import ContractError
 from routing.manifest import Manifest, load_manifest
 from routing.pointer import POINTER_FILE
 from training.card import write_card
-from training.checkpoint import files_of, load_checkpoint, reset_for_serving, save_encoder
+from training.checkpoint import (
+    files_of,
+    load_checkpoint,
+    reset_for_serving,
+    save_encoder,
+    write_index,
+)
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 AGREEMENT_EXAMPLES = 200
@@ -66,6 +72,7 @@ def export(checkpoint: Path, base: Path | None, output: Path, dtype: Dtype = "fl
         save_encoder(encoder, find_encoder(manifest.encoder.name, checkpoint), part)
     reset_for_serving(model)
     model.to(getattr(torch, dtype)).save_pretrained(part)
+    write_index(part)
     if model.generation_config is not None:
         model.generation_config.save_pretrained(part)
     for name in TOKENIZER_FILES:

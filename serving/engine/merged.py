@@ -8,9 +8,11 @@ import tempfile
 from pathlib import Path
 
 from routing.encoder import ENCODER_FOLDER, find_encoder
+from routing.errors import UnsupportedCheckpoint
 from serving.engine.checkpoint import TOKENIZER_FILE, Contract, load_weights
 from serving.engine.encoder import Embedder, load_encoder
 
+INDEX_FILE = "model.safetensors.index.json"
 _TOKENIZER_FILES = ("tokenizer_config.json", "chat_template.jinja")
 
 
@@ -21,6 +23,11 @@ def merged_folder(contract: Contract, base: Path | None) -> Path:
     version, so that another version never meets it. Raises UnsupportedCheckpoint.
     """
     if contract.manifest.weights == "merged":
+        if not (contract.folder / INDEX_FILE).is_file():
+            raise UnsupportedCheckpoint(
+                f"{contract.folder} lacks {INDEX_FILE}, without which vLLM takes the pointer for "
+                "weights of the model: export it anew"
+            )
         return contract.folder
     cache = Path(os.environ.get("POINTSMAN_CACHE") or Path.home() / ".cache" / "pointsman")
     folder = cache.expanduser() / "merged" / contract.manifest.version

@@ -57,6 +57,7 @@ def start_vllm(folder: Path, settings: VllmSettings) -> Any:
         ("VLLM_NO_USAGE_STATS", "1"),
         ("VLLM_WORKER_MULTIPROC_METHOD", "spawn"),
         ("VLLM_LOGGING_LEVEL", "WARNING"),
+        ("VLLM_CPU_KVCACHE_SPACE", "2"),  # GiB, without a GPU
     ):
         os.environ.setdefault(name, value)
     from vllm import AsyncEngineArgs
