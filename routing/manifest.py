@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError, field_validator
 
 from routing.decision import Calibration, RiskPoint
 from routing.encoder import EncoderRef
@@ -36,7 +36,27 @@ class IdentifierReadOut(Wire):
     """Line i of a prefix, "none" included, carries identifier i."""
 
 
-ReadOut = Annotated[PointerReadOut | IdentifierReadOut, Field(discriminator="kind")]
+class GeneratedReadOut(Wire):
+    """JSON that the model generates: routing models of others, served for comparison."""
+
+    kind: Literal["generated"] = "generated"
+    format: Literal["plano-orchestrator", "arch-router"]
+    """How routes are written and what an answer looks like."""
+    prompt: str
+    """The user message, with {routes} and then {conversation} in it."""
+
+    @field_validator("prompt")
+    @classmethod
+    def _has_both_places(cls, prompt: str) -> str:
+        routes, conversation = prompt.find("{routes}"), prompt.find("{conversation}")
+        if routes < 0 or conversation < routes:
+            raise ValueError("must hold {routes} and, after it, {conversation}")
+        return prompt
+
+
+ReadOut = Annotated[
+    PointerReadOut | IdentifierReadOut | GeneratedReadOut, Field(discriminator="kind")
+]
 
 
 class BaseModelRef(Wire):

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from scripts.adopt_command import adopt
 from scripts.base_model import NANO_BASE, BaseModelMissing, ensure_base, nano_revision
 from scripts.data_command import app as data_app
 from scripts.eval_command import base_of, evaluate
@@ -152,6 +153,7 @@ def soften(
     print(f"{run(checkpoint, base_of(checkpoint), _part(data, 'train'), output)} decisions")
 
 
+app.command()(adopt)
 app.command()(experiments)
 app.command()(export)
 

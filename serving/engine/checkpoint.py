@@ -20,7 +20,13 @@ from transformers.utils import logging as transformers_logging
 from routing.encoder import TEXTS_A_TURN
 from routing.errors import UnsupportedCheckpoint
 from routing.layout import Layout
-from routing.manifest import IdentifierReadOut, Manifest, PointerReadOut, load_manifest
+from routing.manifest import (
+    GeneratedReadOut,
+    IdentifierReadOut,
+    Manifest,
+    PointerReadOut,
+    load_manifest,
+)
 from routing.pointer import POINTER_FILE, PointerHead
 from routing.tokenizer import FileTokenizer
 from serving.engine.encoder import Embedder, load_encoder
@@ -81,6 +87,11 @@ def load_model(contract: Contract, base: Path | None) -> RoutingModel:
     manifest's, sizes that do not fit each other.
     """
     read_out = contract.manifest.read_out
+    if isinstance(read_out, GeneratedReadOut):
+        raise UnsupportedCheckpoint(
+            f"{contract.folder} answers by generating {read_out.format} JSON, which only vLLM "
+            "serves: engine.kind vllm or endpoints"
+        )
     head = pointer_head(contract) if isinstance(read_out, PointerReadOut) else None
     weights = load_weights(contract, base)
     if head is None:

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from serving.config import EmbeddedConfig, EndpointsConfig, EngineConfig, with_engine
+from routing.manifest import GeneratedReadOut
+from serving.config import (
+    EmbeddedConfig,
+    EndpointsConfig,
+    EngineConfig,
+    VllmConfig,
+    with_engine,
+)
 from serving.engine.base import Engine
 from serving.engine.shortlist import Embed, ShortlistingEngine
 from serving.engine.switch import SwitchableEngine
 from serving.errors import ConfigError
+
+if TYPE_CHECKING:
+    from serving.engine.checkpoint import Contract
+    from serving.engine.vllm.reader import StateReader
 
 
 def switchable_engine(config: EngineConfig | None, environ: Mapping[str, str]) -> Engine:
@@ -56,10 +68,11 @@ def configured_engine(config: EngineConfig, environ: Mapping[str, str]) -> Engin
         )
     from serving.engine.checkpoint import read_contract
     from serving.engine.merged import load_embedder, merged_folder
-    from serving.engine.vllm.engine import VllmEngine
 
     contract = read_contract(config.checkpoint)
-    budget = contract.manifest.budget.max_tokens
+    generated = isinstance(contract.manifest.read_out, GeneratedReadOut)
+    # One more than the longest sequence: vLLM keeps room for a next token.
+    context = None if generated else contract.manifest.budget.max_tokens + 1
     folder = partial(merged_folder, contract, config.base)
     embedder = None
     if contract.manifest.encoder is not None:
@@ -70,21 +83,35 @@ def configured_engine(config: EngineConfig, environ: Mapping[str, str]) -> Engin
         key = environ.get(config.api_key_env) if config.api_key_env else None
         remote = EndpointReader(
             config.urls,
-            least_context=budget + 1,
+            least_context=context,
             model=config.model,
             api_key=key,
             timeout_s=config.timeout_s,
         )
-        return VllmEngine(contract, remote, load_embedder=embedder, max_waiting=config.max_waiting)
+        return _over(contract, remote, embedder, config)
     from serving.engine.vllm.in_process import InProcessReader, VllmSettings
 
     settings = VllmSettings(
-        # One more than the longest sequence: vLLM keeps room for a next token.
-        max_model_len=budget + 1,
+        max_model_len=context,
         read_out=contract.manifest.read_out.kind,
         dtype=config.dtype,
         hang_s=config.hang_s,
         options=config.options,
     )
     reader = InProcessReader(folder, settings)
+    return _over(contract, reader, embedder, config)
+
+
+def _over(
+    contract: Contract,
+    reader: StateReader,
+    embedder: Callable[[], Embed] | None,
+    config: VllmConfig | EndpointsConfig,
+) -> Engine:
+    """The engine over a reader that suits the checkpoint's read-out."""
+    from serving.engine.vllm.engine import VllmEngine
+    from serving.engine.vllm.generated import GeneratingEngine
+
+    if isinstance(contract.manifest.read_out, GeneratedReadOut):
+        return GeneratingEngine(contract, reader, max_waiting=config.max_waiting)
     return VllmEngine(contract, reader, load_embedder=embedder, max_waiting=config.max_waiting)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from routing.encoder import ENCODER_FOLDER, find_encoder
 from routing.errors import UnsupportedCheckpoint
+from routing.pointer import POINTER_FILE
 from serving.engine.checkpoint import TOKENIZER_FILE, Contract, load_weights
 from serving.engine.encoder import Embedder, load_encoder
 
@@ -23,7 +24,8 @@ def merged_folder(contract: Contract, base: Path | None) -> Path:
     version, so that another version never meets it. Raises UnsupportedCheckpoint.
     """
     if contract.manifest.weights == "merged":
-        if not (contract.folder / INDEX_FILE).is_file():
+        beside = (contract.folder / POINTER_FILE).is_file()
+        if beside and not (contract.folder / INDEX_FILE).is_file():
             raise UnsupportedCheckpoint(
                 f"{contract.folder} lacks {INDEX_FILE}, without which vLLM takes the pointer for "
                 "weights of the model: export it anew"

@@ -27,6 +27,9 @@ class FakeVllm:
         self.prompts: list[list[int]] = []
         self.headers: list[str | None] = []
         self.url = ""
+        self.answer = ""
+        self.question = ""
+        self.schema: Any = None
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -35,6 +38,7 @@ class FakeVllm:
         app.router.add_get("/v1/models", self._models)
         app.router.add_post("/pooling", self._pooling)
         app.router.add_post("/v1/completions", self._completions)
+        app.router.add_post("/v1/chat/completions", self._chat)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
@@ -89,13 +93,26 @@ class FakeVllm:
             }
         )
 
+    async def _chat(self, request: web.Request) -> web.Response:
+        body = await self._body(request)
+        if (fault := await self._fault()) is not None:
+            return fault
+        self.schema = body["response_format"]["json_schema"]["schema"]
+        self.question = body["messages"][0]["content"]
+        tokens = [{"token": "x", "logprob": -0.1}, {"token": "y", "logprob": -0.2}]
+        message = {"role": "assistant", "content": self.answer}
+        return web.json_response(
+            {"choices": [{"message": message, "logprobs": {"content": tokens}}], "usage": {}}
+        )
+
     async def _body(self, request: web.Request) -> Any:
         self._drop_if_dead(request)
         self.calls += 1
         self.headers.append(request.headers.get("authorization"))
         body = await request.json()
         assert body["model"] == "routing"
-        self.prompts += body["input"] if "input" in body else [body["prompt"]]
+        if "messages" not in body:
+            self.prompts += body["input"] if "input" in body else [body["prompt"]]
         return body
 
     async def _fault(self) -> web.Response | None:

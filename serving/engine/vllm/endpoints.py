@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -52,14 +53,14 @@ class EndpointReader:
     """Reads states at endpoints that serve the same export.
 
     `timeout_s` bounds one call; `model` is the name they serve it by, asked of them if left out.
-    `least_context` is what the checkpoint's budget needs.
+    `least_context` is what the checkpoint's budget needs, if it has one.
     """
 
     def __init__(
         self,
         urls: Sequence[str],
         *,
-        least_context: int,
+        least_context: int | None,
         model: str | None = None,
         api_key: str | None = None,
         timeout_s: float = 30.0,
@@ -124,6 +125,28 @@ class EndpointReader:
         try:
             chances = answer["choices"][0]["logprobs"]["top_logprobs"][0]
             return np.array([chances[f"token_id:{token}"] for token in candidates])
+        except (KeyError, IndexError, TypeError) as error:
+            raise EngineError(f"the endpoint's answer lacks {error!r}") from None
+
+    async def generate(
+        self, text: str, schema: dict[str, Any], max_tokens: int
+    ) -> tuple[str, float]:
+        body = {
+            "model": self._model,
+            "messages": [{"role": "user", "content": text}],
+            "max_tokens": max_tokens,
+            "temperature": 0,
+            "logprobs": True,
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "route", "schema": schema, "strict": True},
+            },
+        }
+        answer = await self._call("/v1/chat/completions", body, text.encode()[:1024])
+        try:
+            choice = answer["choices"][0]
+            chances = [token["logprob"] for token in choice["logprobs"]["content"]]
+            return choice["message"]["content"], math.exp(min(0.0, sum(chances)))
         except (KeyError, IndexError, TypeError) as error:
             raise EngineError(f"the endpoint's answer lacks {error!r}") from None
 
@@ -212,10 +235,11 @@ class EndpointReader:
         if self._model not in names:
             raise EngineError(f"{endpoint.url} does not serve {self._model!r} but {names}")
         context = found[names.index(self._model)].get("max_model_len")
-        if isinstance(context, int) and context < self._least_context:
+        least = self._least_context
+        if isinstance(context, int) and least is not None and context < least:
             raise EngineError(
-                f"{endpoint.url} reads {context} tokens, the checkpoint's budget is "
-                f"{self._least_context}: start it with a larger --max-model-len"
+                f"{endpoint.url} reads {context} tokens, the checkpoint needs {least}: "
+                "start it with a larger --max-model-len"
             )
 
     async def _watch(self, endpoint: Endpoint) -> None:

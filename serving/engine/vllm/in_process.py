@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -35,9 +36,10 @@ log = structlog.get_logger("pointsman")
 class VllmSettings:
     """How vLLM runs a model."""
 
-    max_model_len: int
+    max_model_len: int | None
+    """None for the model's own."""
     read_out: str
-    """"pointer" reads states, "identifier" next tokens."""
+    """"pointer" reads states, "identifier" next tokens, "generated" answers."""
     dtype: str = "auto"
     hang_s: float = 60.0
     """A call that takes longer than this means that vLLM hangs: it is started anew."""
@@ -95,6 +97,7 @@ class InProcessReader:
         self._settings = settings
         self._start = start
         self._llm: Any = None
+        self._tokenizer: Any = None
         self._trouble: str | None = "vLLM is loading"
         self._numbers = itertools.count()
         self.under_way = 0
@@ -133,6 +136,41 @@ class InProcessReader:
         self._count(output)
         chances = output.outputs[0].logprobs[0]
         return np.array([chances[token].logprob for token in candidates])
+
+    async def generate(
+        self, text: str, schema: dict[str, Any], max_tokens: int
+    ) -> tuple[str, float]:
+        from vllm import SamplingParams
+        from vllm.sampling_params import StructuredOutputsParams
+
+        parameters = SamplingParams(
+            max_tokens=max_tokens,
+            temperature=0.0,
+            logprobs=0,
+            structured_outputs=StructuredOutputsParams(json=schema),
+        )
+        tokens = await asyncio.to_thread(self._chat_tokens, text)
+        async with self._call() as (llm, name):
+            output = await _last(llm.generate(_prompt(tokens), parameters, name))
+        self._count(output)
+        found = output.outputs[0]
+        chance = sum(
+            step[token].logprob for step, token in zip(found.logprobs, found.token_ids, strict=True)
+        )
+        return found.text, math.exp(min(0.0, chance))
+
+    def _chat_tokens(self, text: str) -> list[int]:
+        if self._tokenizer is None:
+            from transformers import AutoTokenizer
+
+            folder = self._folder()
+            self._tokenizer = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
+        tokens: list[int] = self._tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}], add_generation_prompt=True, return_dict=False
+        )
+        return tokens
 
     def trouble(self) -> str | None:
         return self._trouble

@@ -46,6 +46,12 @@ class StateReader(Protocol):
         """Log-probabilities [len(candidates)] of the next token, over the whole vocabulary."""
         ...
 
+    async def generate(
+        self, text: str, schema: dict[str, Any], max_tokens: int
+    ) -> tuple[str, float]:
+        """The answer to one user message, held to a JSON schema, and its probability."""
+        ...
+
     def trouble(self) -> str | None:
         """Why nothing can be asked now, in words for the owner; None where all is well."""
         ...
