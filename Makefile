@@ -17,7 +17,7 @@ export TOKENIZERS_PARALLELISM := false
 INPUTS := pyproject.toml configs/constraints.txt scripts/install.sh scripts/base_model.py
 BIN := $(VENV)/bin
 
-.PHONY: serve test check data train eval experiments export bench-data bench-train bench-decision-time clean help
+.PHONY: serve test check data train eval experiments export bench-data bench-train bench-decision bench-decision-time clean help
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -58,6 +58,9 @@ bench-data: $(VENV)/.dev ## Decisions made a minute and memory, at 10 k, 100 k a
 
 bench-train: $(VENV)/.dev ## Whole conversations against one decision a row, in training
 	$(BIN)/python -m scripts.bench.train $(if $(call given,DATA),--data $(DATA))
+
+bench-decision: $(VENV)/.dev ## One forward pass against generated JSON, by vLLM
+	$(BIN)/python -m scripts.bench.decision --checkpoint $(CHECKPOINT)
 
 bench-decision-time: $(VENV)/.dev ## Decision time, caches warm and cold
 	$(BIN)/python -m scripts.bench.decision_time --checkpoint $(CHECKPOINT)

@@ -147,7 +147,7 @@ class InProcessReader:
             max_tokens=max_tokens,
             temperature=0.0,
             logprobs=0,
-            structured_outputs=StructuredOutputsParams(json=schema),
+            structured_outputs=StructuredOutputsParams(json=schema, disable_any_whitespace=True),
         )
         tokens = await asyncio.to_thread(self._chat_tokens, text)
         async with self._call() as (llm, name):
