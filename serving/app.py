@@ -27,6 +27,7 @@ from serving.engine.configured import switchable_engine
 from serving.failover import Failover
 from serving.gateway import Gateway
 from serving.latency import Latencies
+from serving.metrics import Metrics
 from serving.ranking import Ranking
 from serving.routers import build_routers
 from serving.upstream import Upstreams
@@ -80,6 +81,7 @@ def create_app(
         ranking=Ranking(catalogue, latencies),
         failover=Failover(upstreams, latencies),
     )
+    app.state.metrics = Metrics(decider)
     app.state.admin_key = environ.get(admin.ADMIN_KEY_ENV)
     for module in (chat, routing, models, health, admin):
         app.include_router(module.routes)

@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -55,6 +55,8 @@ class Decider:
         self.engine = engine
         self.counts: Counter[str] = Counter()
         """Outcomes so far: "decided" or a Reason."""
+        self.observe: Callable[[float], None] = lambda milliseconds: None
+        """Told how long each took."""
         self._timeout = timeout_ms / 1000
         self._ready = False
         self._failure: str | None = None
@@ -94,8 +96,10 @@ class Decider:
         """The engine's decision about the last user turn, or the reason for having none."""
         started = time.perf_counter()
         decision, reason = await self._ask(routes, conversation)
+        milliseconds = (time.perf_counter() - started) * 1000
         self.counts[reason or "decided"] += 1
-        return Outcome(decision, reason, (time.perf_counter() - started) * 1000)
+        self.observe(milliseconds)
+        return Outcome(decision, reason, milliseconds)
 
     async def _ask(
         self, routes: Sequence[Route], conversation: Conversation

@@ -5,10 +5,10 @@
 Method: the same weights run in two vLLM engines of this process's care, prefix caching on: one
 pools states (our *pointer*), one generates (our *identifier*, one token; and *json*, the
 reference's prompt form with its `{"route": [...]}` answer, held to it by structured output). 8
-routes, three exchanges that each variant has decided before, then a new user turn of 60 tokens. Variants take
-turns, round by round, with new texts, so that a busy machine slows all alike; the first round is
-not counted and medians are given. The identifier and JSON variants are timed, not judged: the
-weights are those of a pointer checkpoint.
+routes, three exchanges that each variant has decided before, then a new user turn of 60 tokens.
+Variants take turns, round by round, with new texts, so that a busy machine slows all alike; the
+first round is not counted and medians are given. The identifier and JSON variants are timed, not
+judged: the weights are those of a pointer checkpoint.
 
     latency_ratio      json over pointer (and over identifier), one decision at a time, warm
     throughput_ratio   decisions a second with --concurrent at once, pointer over json

@@ -1,4 +1,4 @@
-"""`GET /healthz`: the process answers. `GET /readyz`: it can route."""
+"""`GET /healthz`: the process answers. `GET /readyz`: it can route. `GET /metrics`: how it does."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from serving.api.responses import OrjsonResponse
 from serving.gateway import Gateway
+from serving.metrics import Metrics
 
 routes = APIRouter()
 
@@ -29,3 +30,10 @@ async def readyz(request: Request) -> Response:
     state = decider.trouble or ("failed to start" if decider.failure else "loading")
     body = {"status": "not ready", "engine": engine, "not_ready": {"engine": state}}
     return OrjsonResponse(body, 503)
+
+
+@routes.get("/metrics")
+async def metrics(request: Request) -> Response:
+    """Prometheus metrics; each is described in README."""
+    found: Metrics = request.app.state.metrics
+    return Response(found.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -18,7 +18,7 @@ from serving.failover import Trail
 from serving.headers import TRACE_ID, attempt_headers, decision_headers, trace_id
 
 SCOPE_KEY = "pointsman"
-QUIET_PATHS = frozenset({"/healthz", "/readyz"})
+QUIET_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 CLIENT_GONE = 499
 """nginx's status for a client that left; only logged."""
 

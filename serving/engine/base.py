@@ -7,7 +7,8 @@ EngineError        an engine could not load or decide
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import ClassVar, Protocol
 
 from routing.conversation import Conversation
 from routing.decision import Decision
@@ -20,6 +21,47 @@ class EngineError(Exception):
 
 class EngineBusy(EngineError):
     """The engine's queue is full: waiting would outlast the decision's time limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineMetrics:
+    """What an engine has done since it started, and what it holds now.
+
+    Token counts are of tokens that decisions needed.
+    """
+
+    decisions: int = 0
+    tokens_computed: int = 0
+    tokens_cached: int = 0
+    queue_seconds: float = 0.0
+    """That decisions waited for the model to be free; of vLLM its own metrics tell."""
+    batched: int = 0
+    """Sum, over all decisions, of how many were under way when they began."""
+    restarts: int = 0
+    cache_evictions: int = 0
+    shortlisted: int = 0
+    """Decisions with more routes than the model reads."""
+    waiting: int = 0
+    under_way: int = 0
+    cache_bytes: int = 0
+    cache_entries: int = 0
+
+    TOTALS: ClassVar[tuple[str, ...]] = (
+        "decisions",
+        "tokens_computed",
+        "tokens_cached",
+        "queue_seconds",
+        "batched",
+        "restarts",
+        "cache_evictions",
+        "shortlisted",
+    )
+    """What only grows; the rest is of now."""
+
+    def after(self, earlier: EngineMetrics) -> EngineMetrics:
+        """With the totals of an engine that decided before this one."""
+        sums = {name: getattr(self, name) + getattr(earlier, name) for name in self.TOTALS}
+        return replace(self, **sums)
 
 
 class Engine(Protocol):
@@ -53,6 +95,10 @@ class Engine(Protocol):
 
     def trouble(self) -> str | None:
         """Why a started engine cannot decide now, in words for the owner; None if it can."""
+        ...
+
+    def metrics(self) -> EngineMetrics:
+        """Counts so far; cheap, and safe at any moment."""
         ...
 
     async def close(self) -> None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,10 +21,10 @@ from routing.conversation import Conversation, Turn
 from routing.decision import Decision
 from routing.errors import ContractError
 from routing.tasks import Route
-from serving.engine.base import EngineBusy, EngineError
+from serving.engine.base import EngineBusy, EngineError, EngineMetrics
 from serving.engine.checkpoint import load_model, read_contract
 from serving.engine.prefixes import PrefixMemo
-from serving.engine.scorer import EngineMetrics, Scorer
+from serving.engine.scorer import Scorer
 
 R = TypeVar("R")
 
@@ -64,6 +66,7 @@ class EmbeddedEngine:
         self._closing = threading.Event()
         self._submitted: set[Future[Decision]] = set()
         self._scorer: Scorer | None = None
+        self._queue_seconds = 0.0
 
     def check_routes(self, routes: Sequence[Route]) -> None:
         """Raise InvalidRequest if these routes cannot be laid out within the budget."""
@@ -89,7 +92,8 @@ class EmbeddedEngine:
         waiting = sum(not (f.running() or f.done()) for f in tuple(self._submitted))
         if waiting >= self._max_waiting:
             raise EngineBusy(f"{waiting} decisions are waiting already")
-        future = self._executor.submit(self._decide, tuple(routes), conversation)
+        asked = time.perf_counter()
+        future = self._executor.submit(self._decide, tuple(routes), conversation, asked)
         self._submitted.add(future)
         future.add_done_callback(self._submitted.discard)
         return await self._outcome(future)
@@ -109,7 +113,15 @@ class EmbeddedEngine:
     def metrics(self) -> EngineMetrics:
         """Counts since `start`."""
         scorer = self._scorer
-        return EngineMetrics() if scorer is None else scorer.metrics()
+        found = EngineMetrics() if scorer is None else scorer.metrics()
+        running = sum(future.running() for future in tuple(self._submitted))
+        return replace(
+            found,
+            queue_seconds=self._queue_seconds,
+            batched=found.decisions,
+            waiting=len(self._submitted) - running,
+            under_way=running,
+        )
 
     def _load(self) -> None:
         # OpenMP's thread count belongs to the thread that sets it.
@@ -126,7 +138,10 @@ class EmbeddedEngine:
         scorer.forget()
         self._scorer = scorer
 
-    def _decide(self, routes: Sequence[Route], conversation: Conversation) -> Decision:
+    def _decide(
+        self, routes: Sequence[Route], conversation: Conversation, asked: float
+    ) -> Decision:
+        self._queue_seconds += time.perf_counter() - asked
         if self._scorer is None:
             raise EngineError("the engine has not been started")
         return self._scorer.decide(routes, conversation)

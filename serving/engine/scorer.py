@@ -13,22 +13,11 @@ from routing.decision import Decision, decide
 from routing.encoder import TEXTS_A_TURN, line_texts, turn_texts
 from routing.layout import EncodedTurn, Prompt, RoutePrefix
 from routing.tasks import Route
+from serving.engine.base import EngineMetrics
 from serving.engine.checkpoint import Contract, RoutingModel
 from serving.engine.forward import Forward
 from serving.engine.kv_cache import KvCache, Node, Segment
 from serving.engine.prefixes import PrefixMemo
-
-
-@dataclass(frozen=True, slots=True)
-class EngineMetrics:
-    """A snapshot of what an engine has done; token counts are of tokens that decisions needed."""
-
-    decisions: int = 0
-    tokens_computed: int = 0
-    tokens_cached: int = 0
-    cache_bytes: int = 0
-    cache_entries: int = 0
-    cache_evictions: int = 0
 
 
 @dataclass(frozen=True, slots=True)

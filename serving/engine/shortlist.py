@@ -13,6 +13,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from routing.conversation import Conversation
 from routing.decision import Decision
 from routing.encoder import route_text, turn_texts
 from routing.tasks import NONE, Route
-from serving.engine.base import Engine, EngineError
+from serving.engine.base import Engine, EngineError, EngineMetrics
 
 Embed = Callable[[Sequence[str]], NDArray[Any]]
 
@@ -84,6 +85,9 @@ class ShortlistingEngine:
         shares = {route.name: decision.distribution.get(route.name, 0.0) for route in routes}
         shares[NONE] = decision.distribution[NONE]
         return Decision(shares, decision.route, decision.routes, decision.confidence)
+
+    def metrics(self) -> EngineMetrics:
+        return replace(self.inner.metrics(), shortlisted=self.shortlisted)
 
     def trouble(self) -> str | None:
         return self.inner.trouble()

@@ -13,7 +13,7 @@ from routing.decision import Decision
 from routing.errors import ContractError
 from routing.tasks import Route
 from serving.decider import check_decision
-from serving.engine.base import Engine, EngineError
+from serving.engine.base import Engine, EngineError, EngineMetrics
 
 DRAIN_S = 30.0
 """Decisions under way on the old checkpoint may take this long before it is freed."""
@@ -60,6 +60,7 @@ class SwitchableEngine:
         self._slot = _Slot(engine)
         self._build = build
         self._changing = False
+        self._earlier = EngineMetrics()
         self._ending: set[asyncio.Task[None]] = set()
 
     @property
@@ -92,6 +93,10 @@ class SwitchableEngine:
             if slot.under_way == 0:
                 slot.idle.set()
 
+    def metrics(self) -> EngineMetrics:
+        """Of the engine that decides now, with the totals of those before it."""
+        return self._slot.engine.metrics().after(self._earlier)
+
     def trouble(self) -> str | None:
         return self._slot.engine.trouble()
 
@@ -116,6 +121,7 @@ class SwitchableEngine:
             fresh = await self._ready(checkpoint, routers)
         finally:
             self._changing = False
+        self._earlier = self.metrics()
         old, self._slot = self._slot, _Slot(fresh)
         log.info("checkpoint_changed", old=old.engine.version, new=fresh.version)
         ending = asyncio.create_task(self._end(old))

@@ -20,6 +20,7 @@ from routing.errors import InvalidRequest
 from routing.tasks import Route
 from serving.app import create_app
 from serving.config import ServerConfig
+from serving.engine.base import EngineMetrics
 from serving.run import make_server
 
 Script = Callable[[Sequence[Route], Conversation], Awaitable[Any]]
@@ -73,6 +74,9 @@ class FakeEngine:
 
     def trouble(self) -> str | None:
         return self.ill
+
+    def metrics(self) -> EngineMetrics:
+        return EngineMetrics(decisions=len(self.asked))
 
     async def close(self) -> None:
         self.closed = True

@@ -69,6 +69,7 @@ class EndpointReader:
         if not urls:
             raise ValueError("at least one endpoint is needed")
         self.counts = TokenCounts()
+        self.restarts = 0
         self.endpoints = [Endpoint(url) for url in urls]
         self._least_context = least_context
         self._model = model

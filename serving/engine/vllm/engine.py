@@ -18,11 +18,10 @@ from routing.encoder import TEXTS_A_TURN, line_texts, turn_texts
 from routing.layout import Prompt, RoutePrefix
 from routing.manifest import PointerReadOut
 from routing.tasks import Route
-from serving.engine.base import EngineBusy, EngineError
+from serving.engine.base import EngineBusy, EngineError, EngineMetrics
 from serving.engine.checkpoint import Contract, pointer_head
 from serving.engine.prefixes import PrefixMemo
 from serving.engine.readout import PointerStrategy
-from serving.engine.scorer import EngineMetrics
 from serving.engine.vllm.reader import StateReader
 
 Array = NDArray[Any]
@@ -64,7 +63,7 @@ class VllmEngine:
         self._embed: Embed | None = None
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="pointsman-encoder")
         self._max_waiting = max_waiting
-        self._under_way = self._decisions = 0
+        self._under_way = self._decisions = self._batched = 0
         self._routers: OrderedDict[bytes, asyncio.Task[Array]] = OrderedDict()
         read_out = contract.manifest.read_out
         self._pointer: PointerStrategy | None = None
@@ -82,7 +81,7 @@ class VllmEngine:
             self._embed = await loop.run_in_executor(self._threads, self._load_embedder)
         await self._reader.start()
         await self.decide(_WARM_UP_ROUTES, _WARM_UP)
-        self._decisions = 0
+        self._decisions = self._batched = 0
 
     async def decide(self, routes: Sequence[Route], conversation: Conversation) -> Decision:
         """The decision at the last user turn.
@@ -93,6 +92,7 @@ class VllmEngine:
         if self._under_way >= self._max_waiting:
             raise EngineBusy(f"{self._under_way} decisions are under way already")
         self._under_way += 1
+        self._batched += self._under_way
         try:
             prefix = self._prefixes(routes)
             prompt = self._contract.layout.decision_prompt(prefix, conversation)
@@ -121,6 +121,9 @@ class VllmEngine:
             decisions=self._decisions,
             tokens_computed=counts.prompt - counts.cached,
             tokens_cached=counts.cached,
+            batched=self._batched,
+            restarts=self._reader.restarts,
+            under_way=self._under_way,
         )
 
     async def _scores(

@@ -17,9 +17,8 @@ from routing.decision import Decision
 from routing.errors import InvalidRequest
 from routing.manifest import GeneratedReadOut
 from routing.tasks import NONE, Route
-from serving.engine.base import EngineBusy, EngineError
+from serving.engine.base import EngineBusy, EngineError, EngineMetrics
 from serving.engine.checkpoint import Contract
-from serving.engine.scorer import EngineMetrics
 from serving.engine.vllm.reader import StateReader
 
 MESSAGES = 16
@@ -47,7 +46,7 @@ class GeneratingEngine:
         self.version = contract.manifest.version
         self._reader = reader
         self._max_waiting = max_waiting
-        self._under_way = self._decisions = 0
+        self._under_way = self._decisions = self._batched = 0
 
     def check_routes(self, routes: Sequence[Route]) -> None:
         """Raise InvalidRequest where there are none, or their lines leave no room."""
@@ -70,6 +69,7 @@ class GeneratingEngine:
         names = [route.name for route in routes]
         text = question(self._read_out, routes, conversation)
         self._under_way += 1
+        self._batched += self._under_way
         try:
             answer, chance = await self._reader.generate(
                 text, answer_schema(self._read_out, names), ANSWER_TOKENS
@@ -92,6 +92,9 @@ class GeneratingEngine:
             decisions=self._decisions,
             tokens_computed=counts.prompt - counts.cached,
             tokens_cached=counts.cached,
+            batched=self._batched,
+            restarts=self._reader.restarts,
+            under_way=self._under_way,
         )
 
 

@@ -29,6 +29,8 @@ class StateReader(Protocol):
     """
 
     counts: TokenCounts
+    restarts: int
+    """Times that vLLM was started anew, where that is in this reader's hands."""
 
     async def start(self) -> None:
         """Load, or find the endpoints; returns when one prompt has been answered."""

@@ -1,0 +1,116 @@
+"""Prometheus metrics of decisions and of the engine that makes them.
+
+Counts are read when they are asked for, so that a decision pays for one histogram alone. Labels
+have few values, none of them from a client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Histogram, disable_created_metrics
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import REGISTRY, Collector
+
+from serving.decider import Decider
+
+PREFIX = "pointsman"
+DECISION_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+VLLM_PREFIX = "vllm:"
+"""vLLM's own metrics, which it keeps in the process's registry: queue times, batches, cache."""
+
+
+disable_created_metrics()  # a second series beside each that nobody reads
+
+
+class Metrics:
+    """The registry of one server."""
+
+    def __init__(self, decider: Decider) -> None:
+        self._registry = CollectorRegistry()
+        self._decider = decider
+        histogram = Histogram(
+            f"{PREFIX}_decision_seconds",
+            "Time from asking the engine to having its decision, or a reason for none.",
+            buckets=DECISION_BUCKETS,
+            registry=self._registry,
+        )
+        decider.observe = lambda milliseconds: histogram.observe(milliseconds / 1000)
+        self._registry.register(_DecisionCollector(decider))
+
+    def exposition(self) -> bytes:
+        """All metrics in Prometheus' text form; vLLM's too, where it runs in our care."""
+        ours = generate_latest(self._registry)
+        theirs = generate_latest(_Only(REGISTRY, VLLM_PREFIX))
+        return ours + theirs
+
+
+class _Only(Collector):
+    """The metrics of a registry whose names begin so."""
+
+    def __init__(self, registry: CollectorRegistry, prefix: str) -> None:
+        self._registry = registry
+        self._prefix = prefix
+
+    def collect(self) -> Iterator[Metric]:
+        return (each for each in self._registry.collect() if each.name.startswith(self._prefix))
+
+
+class _DecisionCollector(Collector):
+    def __init__(self, decider: Decider) -> None:
+        self._decider = decider
+
+    def collect(self) -> Iterator[Metric]:
+        outcomes = CounterMetricFamily(
+            f"{PREFIX}_decisions",
+            "Decisions by outcome: decided, or why the request went to its fallbacks.",
+            labels=["outcome"],
+        )
+        for outcome, count in dict(self._decider.counts).items():
+            outcomes.add_metric([outcome], count)
+        yield outcomes
+        engine = self._decider.engine
+        found = engine.metrics()
+        tokens = CounterMetricFamily(
+            f"{PREFIX}_decision_tokens",
+            "Tokens that decisions needed: computed, or found in the prefix cache.",
+            labels=["source"],
+        )
+        tokens.add_metric(["computed"], found.tokens_computed)
+        tokens.add_metric(["cached"], found.tokens_cached)
+        yield tokens
+        for name, text, value in (
+            ("engine_decisions", "Decisions that the engine made.", found.decisions),
+            (
+                "decision_queue_seconds",
+                "Seconds that decisions waited for the model; of vLLM, see its own metrics.",
+                found.queue_seconds,
+            ),
+            (
+                "decision_batch",
+                "Sum of the decisions under way as each began; over engine_decisions: mean batch.",
+                found.batched,
+            ),
+            ("engine_restarts", "Times that vLLM was started anew.", found.restarts),
+            ("cache_evictions", "Segments that the prefix cache let go.", found.cache_evictions),
+            (
+                "decisions_shortlisted",
+                "Decisions with more routes than the model reads.",
+                found.shortlisted,
+            ),
+        ):
+            yield CounterMetricFamily(f"{PREFIX}_{name}", text, value=value)
+        for name, text, value in (
+            ("engine_ready", "1 while the engine can decide.", int(self._decider.ready)),
+            ("decisions_waiting", "Decisions that wait for the model.", found.waiting),
+            ("decisions_under_way", "Decisions being made.", found.under_way),
+            ("cache_bytes", "Bytes of the embedded engine's prefix cache.", found.cache_bytes),
+            ("cache_entries", "Segments in that cache.", found.cache_entries),
+        ):
+            yield GaugeMetricFamily(f"{PREFIX}_{name}", text, value=value)
+        info = GaugeMetricFamily(
+            f"{PREFIX}_checkpoint", "1 for the checkpoint that decides.", labels=["version"]
+        )
+        info.add_metric([engine.version], 1)
+        yield info
