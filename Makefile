@@ -17,7 +17,7 @@ export TOKENIZERS_PARALLELISM := false
 INPUTS := pyproject.toml configs/constraints.txt scripts/install.sh scripts/base_model.py
 BIN := $(VENV)/bin
 
-.PHONY: serve test check data train eval experiments export bench-data bench-train bench-decision bench-decision-time clean help
+.PHONY: serve test check data train eval experiments export bench-data bench-train bench-decision bench-shortlist bench-decision-time clean help
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -61,6 +61,9 @@ bench-train: $(VENV)/.dev ## Whole conversations against one decision a row, in 
 
 bench-decision: $(VENV)/.dev ## One forward pass against generated JSON, by vLLM
 	$(BIN)/python -m scripts.bench.decision --checkpoint $(CHECKPOINT)
+
+bench-shortlist: $(VENV)/.dev ## Decisions among 8 to 256 routes: FILES=one file of records
+	$(BIN)/python -m scripts.bench.shortlist --checkpoint $(CHECKPOINT) $(FILES)
 
 bench-decision-time: $(VENV)/.dev ## Decision time, caches warm and cold
 	$(BIN)/python -m scripts.bench.decision_time --checkpoint $(CHECKPOINT)
