@@ -117,7 +117,7 @@ async def _engines(
     )
     pointer = configured_engine(config, {})
     # One vLLM generates for both: idle engines cost nothing, but their memory does.
-    settings = VllmSettings(None, "identifier", dtype="float32", options=options)
+    settings = VllmSettings(None, "generated", dtype="float32", options=options)
     reader = InProcessReader(lambda: folders["json"], settings)
     identifier = VllmEngine(read_contract(folders["identifier"]), reader)
     generating = GeneratingEngine(read_contract(folders["json"]), reader)

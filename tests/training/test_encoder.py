@@ -61,7 +61,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def recipe(encoder: Path, **updates: Any) -> TrainRecipe:
+def recipe(folder: Path, /, **updates: Any) -> TrainRecipe:
     targets = ["q_proj", "v_proj", "self.query", "output.dense"]
     values: dict[str, Any] = {
         "name": "tiny",
@@ -69,7 +69,7 @@ def recipe(encoder: Path, **updates: Any) -> TrainRecipe:
         "layout_version": 2,
         "pointer_lines": "mean",
         "pointer_dim": 64,
-        "encoder": {"name": str(encoder), "max_tokens": 32},
+        "encoder": {"name": str(folder), "max_tokens": 32},
         "lora": {"r": 4, "alpha": 8, "targets": targets},
         "batch_conversations": 4,
         "max_steps": 3,

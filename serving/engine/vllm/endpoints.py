@@ -3,6 +3,8 @@
     vllm serve EXPORT --runner pooling --convert embed \
         --pooler-config '{"seq_pooling_type": "LAST", "use_activation": false}'    # pointer
     vllm serve EXPORT --max-logprobs 65                                            # identifier
+    vllm serve ADOPTED --structured-outputs-config \
+        '{"backend": "xgrammar", "disable_any_whitespace": true}'                  # generated
 
 Prompts of one router go to one endpoint, found by rendezvous hashing, as long as it is healthy and
 not much busier than the others: the router's prefix is then in one cache, not in a share of each. A

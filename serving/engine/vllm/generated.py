@@ -27,7 +27,8 @@ BYTES = 4 * 8192
 """Of a conversation: the reference counts four bytes a token."""
 HEAD_SHARE = 0.6
 OTHER = "other"
-ANSWER_TOKENS = 128
+MOST_ROUTES = 4
+"""Of one answer."""
 
 
 class GeneratingEngine:
@@ -72,7 +73,7 @@ class GeneratingEngine:
         self._batched += self._under_way
         try:
             answer, chance = await self._reader.generate(
-                text, answer_schema(self._read_out, names), ANSWER_TOKENS
+                text, answer_schema(self._read_out, names), answer_tokens(names)
             )
         finally:
             self._under_way -= 1
@@ -152,7 +153,7 @@ def answer_schema(read_out: GeneratedReadOut, names: Sequence[str]) -> dict[str,
         route: dict[str, Any] = {
             "type": "array",
             "items": {"enum": list(names)},
-            "maxItems": min(len(names), 4),
+            "maxItems": min(len(names), MOST_ROUTES),
         }
     else:
         route = {"enum": [*names, OTHER]}
@@ -162,6 +163,15 @@ def answer_schema(read_out: GeneratedReadOut, names: Sequence[str]) -> dict[str,
         "required": ["route"],
         "additionalProperties": False,
     }
+
+
+def answer_tokens(names: Sequence[str]) -> int:
+    """Tokens that the longest answer may take: at worst one for each byte, and the form's own.
+
+    An answer that were cut would be no JSON; one that is short ends by itself.
+    """
+    longest = sorted((len(json.dumps(name)) for name in names), reverse=True)[:MOST_ROUTES]
+    return 64 + sum(longest)
 
 
 def parse(read_out: GeneratedReadOut, answer: str, names: Sequence[str]) -> list[str]:

@@ -66,17 +66,21 @@ def start_vllm(folder: Path, settings: VllmSettings) -> Any:
     from vllm.config import PoolerConfig
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    pooling: dict[str, Any] = {}
+    special: dict[str, Any] = {}
     if settings.read_out == "pointer":
         pooler = PoolerConfig(seq_pooling_type="LAST", tok_pooling_type="ALL", use_activation=False)
-        pooling = {"runner": "pooling", "convert": "embed", "pooler_config": pooler}
+        special = {"runner": "pooling", "convert": "embed", "pooler_config": pooler}
+    if settings.read_out == "generated":
+        # A model that writes white space for ever never ends its answer.
+        compact = {"backend": "xgrammar", "disable_any_whitespace": True}
+        special = {"structured_outputs_config": compact}
     arguments = AsyncEngineArgs(
         model=str(folder),
         max_model_len=settings.max_model_len,
         dtype=settings.dtype,
         enable_prefix_caching=True,
         trust_remote_code=False,
-        **{**pooling, **(settings.options or {})},
+        **{**special, **(settings.options or {})},
     )
     return AsyncLLM.from_engine_args(arguments)
 
@@ -147,7 +151,7 @@ class InProcessReader:
             max_tokens=max_tokens,
             temperature=0.0,
             logprobs=0,
-            structured_outputs=StructuredOutputsParams(json=schema, disable_any_whitespace=True),
+            structured_outputs=StructuredOutputsParams(json=schema),
         )
         tokens = await asyncio.to_thread(self._chat_tokens, text)
         async with self._call() as (llm, name):
