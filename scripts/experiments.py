@@ -29,6 +29,8 @@ class Row(BaseModel):
     """Training recipe."""
     set: dict[str, Any] = Field(default_factory=dict)
     """Values of the training recipe that this row has otherwise."""
+    method: str | None = None
+    """What the table says of the method; left out, recipe and values."""
 
 
 class Experiments(BaseModel):
@@ -140,5 +142,7 @@ def _training_of(run: Path) -> str:
 
 
 def _method(row: Row) -> str:
+    if row.method is not None:
+        return row.method
     said = ", ".join(f"{key} {value}" for key, value in row.set.items())
     return f"{row.recipe}, {said}" if said else row.recipe
