@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from routing.conversation import Conversation
 from routing.decision import Decision
 from routing.encoder import route_text, turn_texts
+from routing.errors import RoutesTooLong
 from routing.tasks import NONE, Route
 from serving.engine.base import Engine, EngineError, EngineMetrics
 
@@ -32,10 +33,14 @@ TURN_WEIGHTS = np.array([1.0, 0.25, 0.5], dtype=np.float32)
 turn itself says little. The pointer of a checkpoint with an encoder starts from the same."""
 CONVERSATIONS = 4096
 """Whose candidates are remembered."""
+FEWEST = 4
+"""Routes; of fewer candidates none is a choice."""
 
 
 class ShortlistingEngine:
-    """An engine that reads at most `limit` routes; of more, those that an encoder finds nearest.
+    """An engine that reads at most `limit` routes, or as many as fit its budget of tokens.
+
+    Of more it reads those that an encoder finds nearest.
 
     `load_embed` gives the vectors of texts; it is called at the first decision that needs it.
     """
@@ -47,6 +52,7 @@ class ShortlistingEngine:
         self._embed: Embed | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="pointsman-shortlist")
         self._kept: OrderedDict[bytes, tuple[int, ...]] = OrderedDict()
+        self._fitting: OrderedDict[bytes, int] = OrderedDict()
         self.shortlisted = 0
         """Decisions that needed it."""
 
@@ -59,18 +65,16 @@ class ShortlistingEngine:
         return self.inner.version
 
     def check_routes(self, routes: Sequence[Route]) -> None:
-        """Raise InvalidRequest if the longest of these routes cannot be laid out together."""
-        if len(routes) > self._limit:
-            by_length = sorted(routes, key=lambda r: len(r.name) + len(r.description), reverse=True)
-            routes = by_length[: self._limit]
-        self.inner.check_routes(routes)
+        """Raise InvalidRequest for routes of which too few fit the model's budget together."""
+        self._readable(routes)
 
     async def start(self) -> None:
         await self.inner.start()
 
     async def decide(self, routes: Sequence[Route], conversation: Conversation) -> Decision:
         """The decision at the last user turn; routes that were left out get probability 0."""
-        if len(routes) <= self._limit:
+        most = self._readable(routes)
+        if len(routes) <= most:
             return await self.inner.decide(routes, conversation)
         loop = asyncio.get_running_loop()
         try:
@@ -79,7 +83,7 @@ class ShortlistingEngine:
             )
         except RuntimeError as error:
             raise EngineError(f"the shortlist failed: {type(error).__name__}") from error
-        chosen = self._candidates(routes, conversation, likeness)
+        chosen = self._candidates(routes, conversation, likeness, most)
         decision = await self.inner.decide([routes[index] for index in chosen], conversation)
         self.shortlisted += 1
         shares = {route.name: decision.distribution.get(route.name, 0.0) for route in routes}
@@ -96,6 +100,31 @@ class ShortlistingEngine:
         self._thread.shutdown(wait=False, cancel_futures=True)
         await self.inner.close()
 
+    def _readable(self, routes: Sequence[Route]) -> int:
+        """How many of these routes the model reads at once: `limit`, or as many as always fit.
+
+        Any so many fit if the longest do. Raises what the engine says of fewer than FEWEST.
+        """
+        key = _digest(routes)
+        known = self._fitting.get(key)
+        if known is not None:
+            self._fitting.move_to_end(key)
+            return known
+        by_length = sorted(routes, key=lambda r: len(r.name) + len(r.description), reverse=True)
+        most = min(len(routes), self._limit)
+        while True:
+            try:
+                self.inner.check_routes(by_length[:most] if most < len(routes) else routes)
+                break
+            except RoutesTooLong:
+                if most <= FEWEST:
+                    raise
+                most = max(FEWEST, most * 3 // 4)
+        self._fitting[key] = most
+        while len(self._fitting) > CONVERSATIONS:
+            self._fitting.popitem(last=False)
+        return most
+
     def _likeness(self, routes: Sequence[Route], conversation: Conversation) -> NDArray[Any]:
         """Likeness [routes] of the last user turn to each route."""
         if self._embed is None:
@@ -107,14 +136,19 @@ class ShortlistingEngine:
         return np.asarray(vectors[len(last) :] @ (TURN_WEIGHTS @ vectors[: len(last)]))
 
     def _candidates(
-        self, routes: Sequence[Route], conversation: Conversation, likeness: NDArray[Any]
+        self,
+        routes: Sequence[Route],
+        conversation: Conversation,
+        likeness: NDArray[Any],
+        most: int,
     ) -> tuple[int, ...]:
         """Indices of the routes to read, in declared order."""
         best = np.argsort(-likeness, kind="stable")
-        key = _conversation_key(routes, conversation)
+        first = conversation.turns[0].text if conversation.turns else ""
+        key = _digest(routes, first)
         kept = self._kept.get(key)
-        if kept is None or not set(best[: self._limit // 2].tolist()) <= set(kept):
-            kept = tuple(sorted(best[: self._limit].tolist()))
+        if kept is None or not set(best[: most // 2].tolist()) <= set(kept):
+            kept = tuple(sorted(best[:most].tolist()))
             self._kept[key] = kept
             while len(self._kept) > CONVERSATIONS:
                 self._kept.popitem(last=False)
@@ -122,11 +156,10 @@ class ShortlistingEngine:
         return kept
 
 
-def _conversation_key(routes: Sequence[Route], conversation: Conversation) -> bytes:
-    """What tells a conversation apart while it grows: its routes and its first turn."""
+def _digest(routes: Sequence[Route], *texts: str) -> bytes:
+    """What tells routes, and a conversation by its first turn, apart."""
     digest = hashlib.blake2b(digest_size=16)
-    first = conversation.turns[0].text if conversation.turns else ""
-    for text in (first, *(part for route in routes for part in (route.name, route.description))):
+    for text in (*texts, *(part for route in routes for part in (route.name, route.description))):
         data = text.encode()
         digest.update(len(data).to_bytes(4, "big"))
         digest.update(data)

@@ -16,7 +16,7 @@ from aiohttp import web
 
 from routing.conversation import Conversation
 from routing.decision import Calibration, Decision, decide
-from routing.errors import InvalidRequest
+from routing.errors import InvalidRequest, RoutesTooLong
 from routing.tasks import Route
 from serving.app import create_app
 from serving.config import ServerConfig
@@ -45,6 +45,7 @@ class FakeEngine:
     def __init__(self, script: Script = by_name, *, max_routes: int = 8) -> None:
         self.script = script
         self.max_routes = max_routes
+        self.too_long_from = 10**9
         self.asked: list[tuple[list[str], Conversation]] = []
         self.was_asked = asyncio.Event()
         self.cancelled = 0
@@ -55,6 +56,8 @@ class FakeEngine:
     def check_routes(self, routes: Sequence[Route]) -> None:
         if len(routes) > self.max_routes:
             raise InvalidRequest(f"more than {self.max_routes} routes", field="routes")
+        if len(routes) >= self.too_long_from:
+            raise RoutesTooLong(f"{len(routes)} routes are too long", field="routes")
 
     async def start(self) -> None:
         if self.loading is not None:

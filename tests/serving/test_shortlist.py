@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from serving_fakes import FakeEngine
 from test_engine import say
 
-from routing.errors import InvalidRequest
+from routing.errors import InvalidRequest, RoutesTooLong
 from routing.tasks import Route
 from serving.engine.encoder import shortlist_embedder
 from serving.engine.shortlist import ShortlistingEngine
@@ -75,9 +75,26 @@ async def test_a_short_turn_is_read_with_what_came_before() -> None:
     assert "word40" in inner.asked[0][0]
 
 
-def test_routes_are_checked_by_the_longest() -> None:
-    engine, inner = shortlisting(8)
+async def test_as_many_are_read_as_fit() -> None:
+    engine, inner = shortlisting(16)
+    inner.too_long_from = 10
     engine.check_routes(ROUTES)
+    await engine.decide(ROUTES, say("word73"))
+    assert len(inner.asked[0][0]) == 9  # 16, 12, 9
+    # Fewer than the limit that do not fit are shortlisted as well.
+    await engine.decide(ROUTES[:12], say("word3"))
+    assert len(inner.asked[1][0]) == 9
+
+
+def test_routes_of_which_hardly_any_fit_are_refused() -> None:
+    engine, inner = shortlisting(8)
+    inner.too_long_from = 3
+    with pytest.raises(RoutesTooLong):
+        engine.check_routes(ROUTES)
+
+
+def test_what_else_the_engine_refuses_is_refused() -> None:
+    engine, inner = shortlisting(8)
     inner.max_routes = 7
     with pytest.raises(InvalidRequest):
         engine.check_routes(ROUTES)
