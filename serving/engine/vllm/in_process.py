@@ -64,6 +64,7 @@ def start_vllm(folder: Path, settings: VllmSettings) -> Any:
         os.environ.setdefault(name, value)
     from vllm import AsyncEngineArgs
     from vllm.config import PoolerConfig
+    from vllm.platforms import current_platform
     from vllm.v1.engine.async_llm import AsyncLLM
 
     special: dict[str, Any] = {}
@@ -74,10 +75,16 @@ def start_vllm(folder: Path, settings: VllmSettings) -> Any:
         # A model that writes white space for ever never ends its answer.
         compact = {"backend": "xgrammar", "disable_any_whitespace": True}
         special = {"structured_outputs_config": compact}
+    dtype = settings.dtype
+    if current_platform.is_cpu():
+        # "auto" makes float16 of float32 weights, which CPUs are slow at, and compiling takes
+        # longer than it saves.
+        dtype = "float32" if dtype == "auto" else dtype
+        special["enforce_eager"] = True
     arguments = AsyncEngineArgs(
         model=str(folder),
         max_model_len=settings.max_model_len,
-        dtype=settings.dtype,
+        dtype=dtype,
         enable_prefix_caching=True,
         trust_remote_code=False,
         **{**special, **(settings.options or {})},
