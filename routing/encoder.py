@@ -35,7 +35,7 @@ class EncoderRef(Wire):
     """The encoder that a checkpoint was trained with; in its manifest."""
 
     name: str
-    """The name of an encoder that `scripts.base_model` provides, or a folder of the checkpoint."""
+    """A name or a folder that `find_encoder` knows; an export holds a copy of its own."""
     revision: str
     """The package release, or the hub commit, that its weights came from."""
     hidden_size: Annotated[int, Field(gt=0)]

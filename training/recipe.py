@@ -49,7 +49,7 @@ class Encoder(_Part):
     """
 
     name: str
-    """A folder, or an encoder that `scripts.base_model` provides."""
+    """A folder, or a name that `routing.encoder` knows."""
     max_tokens: Annotated[int, Field(ge=16)] = 96
     """Of one text; longer ones keep head and tail."""
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
-from routing.conversation import Conversation
+from routing.conversation import Conversation, Turn
 from routing.decision import Decision
 from routing.tasks import Route
 
@@ -62,6 +62,14 @@ class EngineMetrics:
         """With the totals of an engine that decided before this one."""
         sums = {name: getattr(self, name) + getattr(earlier, name) for name in self.TOTALS}
         return replace(self, **sums)
+
+
+WARM_UP_ROUTES = (
+    Route(name="code", description="Write, review or explain source code."),
+    Route(name="prose", description="Write or edit a letter, an essay or a story."),
+)
+WARM_UP = Conversation((Turn("user", "Write a function that reverses a list.", 0),))
+"""What an engine decides once before it is ready."""
 
 
 class Engine(Protocol):

@@ -17,22 +17,22 @@ from typing import TypeVar
 
 import torch
 
-from routing.conversation import Conversation, Turn
+from routing.conversation import Conversation
 from routing.decision import Decision
 from routing.errors import ContractError
 from routing.tasks import Route
-from serving.engine.base import EngineBusy, EngineError, EngineMetrics
+from serving.engine.base import (
+    WARM_UP,
+    WARM_UP_ROUTES,
+    EngineBusy,
+    EngineError,
+    EngineMetrics,
+)
 from serving.engine.checkpoint import load_model, read_contract
 from serving.engine.prefixes import PrefixMemo
 from serving.engine.scorer import Scorer
 
 R = TypeVar("R")
-
-_WARM_UP_ROUTES = (
-    Route(name="code", description="Write, review or explain source code."),
-    Route(name="prose", description="Write or edit a letter, an essay or a story."),
-)
-_WARM_UP = Conversation((Turn("user", "Write a function that reverses a list.", 0),))
 
 
 class EmbeddedEngine:
@@ -134,7 +134,7 @@ class EmbeddedEngine:
             cache_bytes=self._cache_bytes,
             check=self._refuse_if_closed,
         )
-        scorer.decide(_WARM_UP_ROUTES, _WARM_UP)
+        scorer.decide(WARM_UP_ROUTES, WARM_UP)
         scorer.forget()
         self._scorer = scorer
 

@@ -25,7 +25,7 @@ class PrefixMemo:
 
     def __call__(self, routes: Sequence[Route]) -> RoutePrefix:
         """The prefix of `routes`; raises InvalidRequest for routes that cannot be laid out."""
-        key = _digest(routes)
+        key = routes_digest(routes)
         with self._lock:
             if key in self._prefixes:
                 self._prefixes.move_to_end(key)
@@ -38,11 +38,11 @@ class PrefixMemo:
         return prefix
 
 
-def _digest(routes: Sequence[Route]) -> bytes:
+def routes_digest(routes: Sequence[Route], *texts: str) -> bytes:
+    """What tells sets of routes apart, and with `texts` what is asked among them."""
     digest = hashlib.blake2b(digest_size=16)
-    for route in routes:
-        for text in (route.name, route.description):
-            data = text.encode()
-            digest.update(len(data).to_bytes(4, "big"))
-            digest.update(data)
+    for text in (*texts, *(part for route in routes for part in (route.name, route.description))):
+        data = text.encode()
+        digest.update(len(data).to_bytes(4, "big"))
+        digest.update(data)
     return digest.digest()

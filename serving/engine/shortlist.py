@@ -9,7 +9,6 @@ so that the prefix stays what the model has read already.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ from routing.encoder import route_text, turn_texts
 from routing.errors import RoutesTooLong
 from routing.tasks import NONE, Route
 from serving.engine.base import Engine, EngineError, EngineMetrics
+from serving.engine.prefixes import routes_digest
 
 Embed = Callable[[Sequence[str]], NDArray[Any]]
 
@@ -105,7 +105,7 @@ class ShortlistingEngine:
 
         Any so many fit if the longest do. Raises what the engine says of fewer than FEWEST.
         """
-        key = _digest(routes)
+        key = routes_digest(routes)
         known = self._fitting.get(key)
         if known is not None:
             self._fitting.move_to_end(key)
@@ -145,7 +145,7 @@ class ShortlistingEngine:
         """Indices of the routes to read, in declared order."""
         best = np.argsort(-likeness, kind="stable")
         first = conversation.turns[0].text if conversation.turns else ""
-        key = _digest(routes, first)
+        key = routes_digest(routes, first)
         kept = self._kept.get(key)
         if kept is None or not set(best[: most // 2].tolist()) <= set(kept):
             kept = tuple(sorted(best[:most].tolist()))
@@ -154,13 +154,3 @@ class ShortlistingEngine:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(key)
         return kept
-
-
-def _digest(routes: Sequence[Route], *texts: str) -> bytes:
-    """What tells routes, and a conversation by its first turn, apart."""
-    digest = hashlib.blake2b(digest_size=16)
-    for text in (*texts, *(part for route in routes for part in (route.name, route.description))):
-        data = text.encode()
-        digest.update(len(data).to_bytes(4, "big"))
-        digest.update(data)
-    return digest.digest()

@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from routing.decision import Calibration, Decision, softmax
+from routing.encoder import route_text
 from routing.records import ConversationRecord
-from routing.tasks import NONE, Route
+from routing.tasks import NONE
 from training.evaluation.deciders import EvaluationError
 from training.evaluation.rules import last_messages
 
@@ -90,10 +91,6 @@ class EmbeddingBaseline:
 
     def _matrix(self, texts: list[str]) -> Array:
         return np.stack([self._vectors[text] for text in texts])
-
-
-def route_text(route: Route) -> str:
-    return f"{route.name.replace('_', ' ')}: {route.description}"
 
 
 def cosine_decision(names: Sequence[str], cosines: ArrayLike, threshold: float) -> Decision:

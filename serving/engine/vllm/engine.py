@@ -12,29 +12,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from routing.conversation import Conversation, Turn
+from routing.conversation import Conversation
 from routing.decision import Decision, decide
 from routing.encoder import TEXTS_A_TURN, line_texts, turn_texts
 from routing.layout import Prompt, RoutePrefix
 from routing.manifest import PointerReadOut
 from routing.tasks import Route
-from serving.engine.base import EngineBusy, EngineError, EngineMetrics
+from serving.engine.base import (
+    WARM_UP,
+    WARM_UP_ROUTES,
+    EngineBusy,
+    EngineError,
+    EngineMetrics,
+)
 from serving.engine.checkpoint import Contract, pointer_head
 from serving.engine.prefixes import PrefixMemo
 from serving.engine.readout import PointerStrategy
-from serving.engine.vllm.reader import StateReader
+from serving.engine.vllm.reader import StateReader, reader_metrics
 
 Array = NDArray[Any]
 Embed = Callable[[Sequence[str]], Array]
 
 ROUTERS = 512
 """Routers whose projected lines are kept: a few kilobytes each."""
-
-_WARM_UP_ROUTES = (
-    Route(name="code", description="Write, review or explain source code."),
-    Route(name="prose", description="Write or edit a letter, an essay or a story."),
-)
-_WARM_UP = Conversation((Turn("user", "Write a function that reverses a list.", 0),))
 
 
 class VllmEngine:
@@ -80,7 +80,7 @@ class VllmEngine:
             loop = asyncio.get_running_loop()
             self._embed = await loop.run_in_executor(self._threads, self._load_embedder)
         await self._reader.start()
-        await self.decide(_WARM_UP_ROUTES, _WARM_UP)
+        await self.decide(WARM_UP_ROUTES, WARM_UP)
         self._decisions = self._batched = 0
 
     async def decide(self, routes: Sequence[Route], conversation: Conversation) -> Decision:
@@ -116,15 +116,7 @@ class VllmEngine:
 
     def metrics(self) -> EngineMetrics:
         """Counts since `start`."""
-        counts = self._reader.counts
-        return EngineMetrics(
-            decisions=self._decisions,
-            tokens_computed=counts.prompt - counts.cached,
-            tokens_cached=counts.cached,
-            batched=self._batched,
-            restarts=self._reader.restarts,
-            under_way=self._under_way,
-        )
+        return reader_metrics(self._reader, self._decisions, self._batched, self._under_way)
 
     async def _scores(
         self, prompt: Prompt, routes: Sequence[Route], conversation: Conversation

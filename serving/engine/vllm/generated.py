@@ -19,7 +19,7 @@ from routing.manifest import GeneratedReadOut
 from routing.tasks import NONE, Route
 from serving.engine.base import EngineBusy, EngineError, EngineMetrics
 from serving.engine.checkpoint import Contract
-from serving.engine.vllm.reader import StateReader
+from serving.engine.vllm.reader import StateReader, reader_metrics
 
 MESSAGES = 16
 """The last so many messages are read, as the reference does."""
@@ -88,15 +88,7 @@ class GeneratingEngine:
 
     def metrics(self) -> EngineMetrics:
         """Counts since `start`."""
-        counts = self._reader.counts
-        return EngineMetrics(
-            decisions=self._decisions,
-            tokens_computed=counts.prompt - counts.cached,
-            tokens_cached=counts.cached,
-            batched=self._batched,
-            restarts=self._reader.restarts,
-            under_way=self._under_way,
-        )
+        return reader_metrics(self._reader, self._decisions, self._batched, self._under_way)
 
 
 def question(

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from serving.engine.base import EngineMetrics
+
 Array = NDArray[Any]
 Tokens = Sequence[int]
 
@@ -61,3 +63,17 @@ class StateReader(Protocol):
     async def close(self) -> None:
         """Give everything back; safe to call twice and before `start`."""
         ...
+
+
+def reader_metrics(
+    reader: StateReader, decisions: int, batched: int, under_way: int
+) -> EngineMetrics:
+    """Metrics of an engine over a reader."""
+    return EngineMetrics(
+        decisions=decisions,
+        tokens_computed=reader.counts.prompt - reader.counts.cached,
+        tokens_cached=reader.counts.cached,
+        batched=batched,
+        restarts=reader.restarts,
+        under_way=under_way,
+    )
