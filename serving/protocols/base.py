@@ -74,11 +74,15 @@ class Translation(typing.Protocol):
     def request(self, body: dict[str, Any]) -> dict[str, Any]:
         """The upstream's request, of a client's that has been checked; does not change `body`.
 
-        Raises Untranslatable for what the other protocol has no words for and the client would miss.
+        Raises Untranslatable for what the other protocol has no words for and the client would
+        miss.
         """
 
-    def answer(self, body: dict[str, Any]) -> dict[str, Any]:
-        """The client's answer, of an upstream's whole one. Raises ValueError for one that is none."""
+    def answer(self, body: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
+        """The client's answer, of an upstream's whole one. Raises ValueError for one that is none.
+
+        `request` is the client's own body: an answer of Responses repeats much of it.
+        """
 
     def stream(self, request: dict[str, Any]) -> StreamTranslation:
         """A translation of one stream; `request` is the client's own body."""
