@@ -29,6 +29,7 @@ _ECHOED: dict[str, Any] = {
 }
 _CITATION = {"url": str, "title": str, "start_index": int, "end_index": int}
 _TOKEN = {"token": str, "logprob": int | float}
+_TIERS = ("auto", "default", "flex", "scale", "priority", "fast", "ultrafast")
 _REASONS = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
@@ -44,7 +45,7 @@ def begun(request: dict[str, Any], chat: dict[str, Any]) -> dict[str, Any]:
         for field, default in _ECHOED.items()
     }
     text = request.get("text") or {}
-    model, created, tier = chat.get("model"), chat.get("created"), chat.get("service_tier")
+    model, created = chat.get("model"), chat.get("created")
     return {
         "id": new_id("resp"),
         "object": "response",
@@ -58,7 +59,7 @@ def begun(request: dict[str, Any], chat: dict[str, Any]) -> dict[str, Any]:
         "model": model if isinstance(model, str) else request.get("model"),
         "output": [],
         "previous_response_id": None,
-        "service_tier": tier if isinstance(tier, str) else request.get("service_tier"),
+        "service_tier": service_tier(chat) or request.get("service_tier"),
         "store": False,
         "text": {**text, "format": text.get("format") or {"type": "text"}},
         "truncation": "disabled",
@@ -79,6 +80,12 @@ def ended(
         "output": output,
         "usage": usage_of(usage),
     }
+
+
+def service_tier(chat: dict[str, Any]) -> str | None:
+    """The tier that served a Chat answer or chunk; None for one of another provider's own."""
+    tier = chat.get("service_tier")
+    return tier if isinstance(tier, str) and tier in _TIERS else None
 
 
 def item_status(finish: str | None) -> str:

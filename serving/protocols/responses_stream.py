@@ -19,6 +19,7 @@ from serving.protocols.responses_objects import (
     ended,
     item_status,
     said,
+    service_tier,
     thought,
     token_logprobs,
 )
@@ -71,8 +72,8 @@ class ResponsesStream:
         self._begin(chunk)
         if chunk.get("usage"):
             self._usage = chunk["usage"]
-        if isinstance(chunk.get("service_tier"), str) and self._response is not None:
-            self._response["service_tier"] = chunk["service_tier"]
+        if self._response is not None and (tier := service_tier(chunk)):
+            self._response["service_tier"] = tier
         if not isinstance(choices, list) or not all(isinstance(c, dict) for c in choices):
             raise ValueError("choices is no array of objects")
         for choice in choices:
