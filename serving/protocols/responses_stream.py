@@ -126,7 +126,8 @@ class ResponsesStream:
         if not isinstance(body, dict):
             raise ValueError("a tool call names nothing")
         name, call_id = said(body.get("name")), said(delta.get("id"))
-        index = delta.get("index") if isinstance(delta.get("index"), int) else 0
+        index = delta.get("index")
+        index = index if isinstance(index, int) else 0
         call = self._calls.get(index)
         # Some upstreams number all calls 0, and tell them apart by a new name and id.
         if call is None or (name and call_id and call_id != call.call_id):

@@ -89,7 +89,7 @@ class _Parted(_Item):
         text, self._pieces = "".join(self._pieces), []
         key = "refusal" if self._kind == _REFUSAL else "text"
         part = self._parts[-1] = {**self._parts[-1], key: text}
-        told = {key: text}
+        told: dict[str, Any] = {key: text}
         if self._kind == _TEXT:
             told["logprobs"] = _brief(part["logprobs"])
         self._say(f"{self._kind}.done", content_index=self._at, **told)
