@@ -1,0 +1,84 @@
+"""The three ways to ask for an answer: Chat Completions, Responses and Anthropic's Messages.
+
+Each takes a router, or a model's own name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from routing.tasks import ROUTER_PREFIX
+from serving.api import schemas
+from serving.api.record import RequestRecord, record_of
+from serving.api.relay import Departure, relayed
+from serving.catalogue import Target
+from serving.failover import AllFailed
+from serving.gateway import Gateway, Plan, nothing_on
+from serving.outgoing import Outgoing
+from serving.protocols.base import Protocol
+from serving.requests import parse, read_body
+from serving.upstream import Answer
+
+routes = APIRouter()
+
+
+@routes.post("/v1/chat/completions", openapi_extra=schemas.completion(Protocol.CHAT))
+async def chat_completions(request: Request) -> Response:
+    """An answer by the model that was chosen, in OpenAI's Chat Completions."""
+    return await _complete(Protocol.CHAT, request)
+
+
+@routes.post("/v1/responses", openapi_extra=schemas.completion(Protocol.RESPONSES))
+async def responses(request: Request) -> Response:
+    """An answer by the model that was chosen, in OpenAI's Responses."""
+    return await _complete(Protocol.RESPONSES, request)
+
+
+@routes.post("/v1/messages", openapi_extra=schemas.completion(Protocol.MESSAGES))
+async def messages(request: Request) -> Response:
+    """An answer by the model that was chosen, in Anthropic's Messages."""
+    return await _complete(Protocol.MESSAGES, request)
+
+
+async def _complete(protocol: Protocol, request: Request) -> Response:
+    gateway: Gateway = request.app.state.gateway
+    record = record_of(request.scope)
+    deadline = asyncio.get_running_loop().time() + gateway.limits.total_s
+    asked = parse(protocol, await read_body(request, gateway.limits))
+    assert asked.model is not None
+    record.stream = asked.stream
+    routed = asked.preferences is not None or asked.model.startswith(ROUTER_PREFIX)
+    work: Plan | Target = gateway.plan(asked) if routed else gateway.served(asked.model)
+    outgoing = Outgoing(protocol, asked.fields, stream=asked.stream, headers=request.headers)
+    departure = Departure(request.receive)
+    try:
+        answer = await departure.unless(_answer(gateway, record, outgoing, work, deadline))
+    except BaseException:
+        departure.close()
+        raise
+    return relayed(answer, record, departure, deadline, protocol)
+
+
+async def _answer(
+    gateway: Gateway, record: RequestRecord, outgoing: Outgoing, work: Plan | Target, deadline: float
+) -> Answer:
+    candidates = [work] if isinstance(work, Target) else await _decided(gateway, record, work)
+    try:
+        return await gateway.failover.ask(
+            candidates, outgoing, record.exchange, trail=record.trail, deadline=deadline
+        )
+    except AllFailed as failure:
+        return failure.answer()
+
+
+async def _decided(gateway: Gateway, record: RequestRecord, plan: Plan) -> list[Target]:
+    outcome = await gateway.decide(plan)
+    record.router, record.outcome = plan.router, outcome
+    candidates = gateway.candidates(plan, outcome)
+    if not candidates:
+        raise nothing_on()
+    return candidates
