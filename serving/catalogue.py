@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from serving.config import Price, ProviderConfig, ServerConfig, check_base_url
 from serving.errors import ConfigError
+from serving.protocols.base import Protocol
 from serving.prices import catalogue_price
 
 
@@ -17,6 +18,9 @@ class Provider:
     name: str
     base_url: str
     key: str | None = field(repr=False)
+    protocols: tuple[Protocol, ...] = (Protocol.CHAT,)
+    """What it speaks; the first is what a request of any other protocol is translated to."""
+    stream_usage: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,4 +115,10 @@ def _switched_on(name: str, entry: ProviderConfig, environ: Mapping[str, str]) -
         return None
     if not key.isascii() or not key.isprintable():
         raise ConfigError(f"environment variable {entry.api_key_env}: must be printable ASCII")
-    return Provider(name, base_url, key or None)
+    return Provider(name, base_url, key or None, _protocols(entry), entry.stream_usage)
+
+
+def _protocols(entry: ProviderConfig) -> tuple[Protocol, ...]:
+    if entry.protocol == "anthropic":
+        return (Protocol.MESSAGES,)
+    return (Protocol.CHAT, Protocol.RESPONSES) if entry.responses else (Protocol.CHAT,)

@@ -63,8 +63,14 @@ class Listen(Strict):
 
 
 class ProviderConfig(Strict):
-    """An upstream that speaks the OpenAI wire format. Any `provider/model` name reaches it."""
+    """An upstream. Any `provider/model` name reaches it."""
 
+    protocol: Literal["openai", "anthropic"] = "openai"
+    """Its wire format: OpenAI's Chat Completions or Anthropic's Messages."""
+    responses: bool = False
+    """Whether it answers OpenAI's Responses too; if not, those requests are translated."""
+    stream_usage: bool = True
+    """Whether a stream's usage may be asked of it by `stream_options`."""
     base_url: BaseUrl | None = None
     base_url_env: EnvName | None = None
     """Variable that holds the base URL; the provider is off while it is unset or empty."""
@@ -77,6 +83,8 @@ class ProviderConfig(Strict):
     def _one_source(self) -> Self:
         if (self.base_url is None) == (self.base_url_env is None):
             raise ValueError("give exactly one of base_url and base_url_env")
+        if self.responses and self.protocol != "openai":
+            raise ValueError("responses: only a provider of protocol openai can answer them")
         return self
 
 
@@ -179,13 +187,44 @@ class Limits(Strict):
     answer_bytes: Annotated[int, Field(gt=0)] = 64 * 2**20
     """Of an answer that is not streamed: it is held until it is whole."""
     decision_timeout_ms: Annotated[float, Field(gt=0)] = 2000
+    remembered_decisions: Annotated[int, Field(ge=0)] = 10_000
+    """Asked again about the same turn, as in a tool loop, the router answers from memory."""
     connect_s: Seconds = 5
+    keepalive_s: Seconds = 4
+    """An idle connection to an upstream is kept so long; less than upstreams themselves keep it,
+    or a request could meet one that is just being closed."""
     first_byte_s: Seconds = 120
     """Until the first event of a stream, or the head of a whole answer."""
     idle_s: Seconds = 60
     """Between two pieces of an answer."""
     total_s: Seconds = 600
     """The whole request, all attempts and the stream included."""
+
+
+class FailoverConfig(Strict):
+    """After which errors the next model is asked. Connections that fail and timeouts always are."""
+
+    statuses: frozenset[Annotated[int, Field(ge=400, le=599)]] = frozenset(
+        {401, 402, 403, 404, 408, 409, 425, 429, *range(500, 600)}
+    )
+    context_length: bool = True
+    """Also where the prompt is too long for the model: another may hold it."""
+    content_policy: bool = True
+    """Also where the provider's filter refused the prompt: another's may not."""
+
+
+class BreakerConfig(Strict):
+    """When a failing model is left alone, and for how long."""
+
+    failures: Annotated[int, Field(ge=1)] = 3
+    """In a row, after which it is asked only where nothing else is left."""
+    open_s: Seconds = 5
+    """For the first time; doubled at each failed probe, and jittered down to its half."""
+    open_max_s: Seconds = 120
+    probe_s: Seconds = 30
+    """A probe that has told nothing for so long no longer keeps the next away."""
+    retry_after_max_s: Seconds = 300
+    """An upstream's `Retry-After` is heeded up to this."""
 
 
 class LocalUpstream(Strict):
@@ -215,6 +254,8 @@ class ServerConfig(Strict):
     models: dict[ModelName, ModelConfig] = Field(default_factory=dict)
     stand_ins: StandIns | None = None
     limits: Limits = Limits()
+    failover: FailoverConfig = FailoverConfig()
+    breaker: BreakerConfig = BreakerConfig()
     local_upstream: LocalUpstream = LocalUpstream()
 
     @model_validator(mode="after")
