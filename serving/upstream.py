@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import aiohttp
+import orjson
 
 from serving.catalogue import Target
-from serving.config import Limits
+from serving.config import FailoverConfig, Limits
+from serving.outgoing import Call
+from serving.protocols.base import Protocol
+from serving.refusals import refusal_of
 from serving.sse import MAX_HELD, EventSplitter, first_data, is_error
+from serving.stream import TOLD, ClientEvents, StreamCut
+from serving.usage import Usage, UsageMeter, usage_of
 
-FAIL_OVER = frozenset({401, 402, 403, 404, 408, 409, 425, 429})
-"""Statuses below 500 after which the next model is asked."""
 PRIVATE = frozenset({401, 402, 403, 404})
 """About the owner's account or configuration: never shown to a client as they are."""
-RELAYED_HEADERS = ("content-type", "content-encoding", "x-request-id", "retry-after")
+RELAYED_HEADERS = ("content-type", "x-request-id", "request-id", "retry-after")
 MAX_ERROR_BYTES = 64 * 1024
 _READ = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorAnswer:
-    """An upstream's own error, fit for a client: 4xx or 5xx with its body."""
+    """An upstream's own error: 4xx or 5xx with its body, in whatever shape the upstream gave it."""
 
     status: int
     headers: dict[str, str]
@@ -31,21 +36,26 @@ class ErrorAnswer:
 
 
 class UpstreamFailure(Exception):
-    """An attempt without an answer; `label` is a status, or what happened instead: error (in an
-    answer of status 200), timeout, connection, cut, invalid."""
+    """An attempt without an answer.
 
-    def __init__(self, label: str, answer: ErrorAnswer | None = None) -> None:
+    `label` is a status, or what happened instead: error (in an answer of status 200), timeout,
+    connection, cut, invalid, context_length, content_policy. `answer` is the upstream's error where
+    it is fit for a client. `ours` says that the request, not the model, is to blame.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        answer: ErrorAnswer | None = None,
+        *,
+        ours: bool = False,
+        retry_after: str | None = None,
+    ) -> None:
         super().__init__(label)
         self.label = label
         self.answer = answer
-
-
-class StreamCut(Exception):
-    """A stream that broke after its first event; `label` as of UpstreamFailure."""
-
-    def __init__(self, label: str) -> None:
-        super().__init__(label)
-        self.label = label
+        self.ours = ours
+        self.retry_after = retry_after
 
 
 @dataclass(slots=True)
@@ -57,7 +67,14 @@ class Answer:
     first: bytes
     rest: AsyncGenerator[bytes, None] | None = None
     """Further whole events; raises StreamCut. None for an answer that is whole."""
+    told: Usage | None = None
+    meter: UsageMeter | None = None
     _response: aiohttp.ClientResponse | None = field(default=None, repr=False)
+
+    @property
+    def usage(self) -> Usage | None:
+        """What the upstream has said so far of the tokens used."""
+        return self.meter.usage if self.meter is not None else self.told
 
     def close(self) -> None:
         """Drop the connection of a stream that is not read to its end."""
@@ -68,37 +85,42 @@ class Answer:
 class Upstreams:
     """A pool of connections to all providers. Redirects are off: a key belongs to one origin."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, failover: FailoverConfig) -> None:
         self._limits = limits
-        self._session: aiohttp.ClientSession | None = None
+        self._failover = failover
+        self.session: aiohttp.ClientSession | None = None
+        """None until it is open."""
 
     async def start(self) -> None:
         """Open the pool; needs a running loop."""
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),
+        self.session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=self._limits.keepalive_s),
             # Bounds of phases are set below; a total here would end long streams.
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._limits.connect_s),
-            auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
+            skip_auto_headers=("user-agent",),
         )
 
     async def close(self) -> None:
         """Close the pool; safe to call twice."""
-        if self._session is not None:
-            await self._session.close()
+        if self.session is not None:
+            await self.session.close()
 
-    async def ask(self, target: Target, body: bytes) -> Answer:
-        """Ask once and wait for the answer to begin; raises UpstreamFailure."""
+    async def ask(self, target: Target, call: Call, request: Mapping[str, Any]) -> Answer:
+        """Ask once and wait for the answer to begin; raises UpstreamFailure.
+
+        `request` is the client's own body, which a translated answer may have to repeat from.
+        """
         response: aiohttp.ClientResponse | None = None
         try:
             async with asyncio.timeout(self._limits.first_byte_s):
-                response = await self._post(target, body)
+                response = await self._post(target, call)
                 if response.status != 200:
                     return await self._refused(response, target)
-                if _is_stream(response):
-                    return await self._stream(response, target)
-            return await self._whole(response, target)
+                if call.protocol is not None and _is_stream(response):
+                    return await self._stream(response, target, call, request)
+            return await self._whole(response, target, call, request)
         except TimeoutError:
             self._drop(response)
             raise UpstreamFailure("timeout") from None
@@ -112,19 +134,23 @@ class Upstreams:
             self._drop(response)
             raise
 
-    async def _post(self, target: Target, body: bytes) -> aiohttp.ClientResponse:
-        assert self._session is not None, "start() comes first"
+    async def _post(self, target: Target, call: Call) -> aiohttp.ClientResponse:
+        assert self.session is not None, "start() comes first"
         headers = {
             "content-type": "application/json",
             "accept": "application/json, text/event-stream",
             "accept-encoding": "identity",
             "user-agent": "pointsman",
+            **call.headers,
         }
         if target.provider.key:
-            headers["authorization"] = f"Bearer {target.provider.key}"
-        return await self._session.post(
-            f"{target.provider.base_url}/chat/completions",
-            data=body,
+            if call.protocol is Protocol.MESSAGES:
+                headers["x-api-key"] = target.provider.key
+            else:
+                headers["authorization"] = f"Bearer {target.provider.key}"
+        return await self.session.post(
+            f"{target.provider.base_url}{call.path}",
+            data=call.body,
             headers=headers,
             allow_redirects=False,
         )
@@ -134,14 +160,28 @@ class Upstreams:
         body = await _capped(response, MAX_ERROR_BYTES)
         response.close()
         label = str(status)
-        if body is None or status < 400 or status in PRIVATE:
-            raise UpstreamFailure(label)
+        retry_after = response.headers.get("retry-after")
+        if body is None or status < 400:
+            raise UpstreamFailure(label, retry_after=retry_after)
+        refusal = refusal_of(status, body)
         body, headers = _without_key(body, target), _relayed(response)
-        if status >= 500 or status in FAIL_OVER:
-            raise UpstreamFailure(label, ErrorAnswer(status, headers, body))
+        answer = ErrorAnswer(status, headers, body)
+        if refusal is not None and getattr(self._failover, refusal):
+            raise UpstreamFailure(refusal, answer, ours=True)
+        fail_over = status in self._failover.statuses
+        if status in PRIVATE:
+            raise UpstreamFailure(label, retry_after=retry_after)
+        if fail_over:
+            raise UpstreamFailure(label, answer, retry_after=retry_after)
         return Answer(status, headers, body)
 
-    async def _whole(self, response: aiohttp.ClientResponse, target: Target) -> Answer:
+    async def _whole(
+        self,
+        response: aiohttp.ClientResponse,
+        target: Target,
+        call: Call,
+        request: Mapping[str, Any],
+    ) -> Answer:
         chunks: list[bytes] = []
         size = 0
         while True:
@@ -155,15 +195,32 @@ class Upstreams:
                 raise UpstreamFailure("invalid")
             chunks.append(chunk)
         body, headers = b"".join(chunks), _relayed(response)
-        if "content-encoding" not in headers:
-            if not body.lstrip().startswith(b"{"):  # a proxy's page, or nothing
-                raise UpstreamFailure("invalid")
-            if is_error(body):
-                raise _error_in_answer(body, target)
-        return Answer(200, headers, body)
+        try:
+            value = orjson.loads(body)
+        except orjson.JSONDecodeError:  # a proxy's page, or nothing
+            raise UpstreamFailure("invalid") from None
+        if not isinstance(value, dict):
+            raise UpstreamFailure("invalid")
+        if b'"error"' in body and is_error(body):
+            raise _error_in_answer(body, target)
+        usage = usage_of(call.protocol or Protocol.CHAT, value)
+        if call.translation is not None:
+            try:
+                body = orjson.dumps(call.translation.answer(value, dict(request)))
+            except ValueError:
+                raise UpstreamFailure("invalid") from None
+            headers["content-type"] = "application/json"
+        return Answer(200, headers, body, told=usage)
 
-    async def _stream(self, response: aiohttp.ClientResponse, target: Target) -> Answer:
-        splitter = EventSplitter()
+    async def _stream(
+        self,
+        response: aiohttp.ClientResponse,
+        target: Target,
+        call: Call,
+        request: Mapping[str, Any],
+    ) -> Answer:
+        assert call.protocol is not None
+        splitter = EventSplitter(call.protocol)
         first = b""
         while (payload := first_data(first)) is None:
             chunk = await response.content.readany()
@@ -174,11 +231,18 @@ class Upstreams:
                 raise UpstreamFailure("invalid")
         if is_error(payload):
             raise _error_in_answer(payload, target)
-        rest = self._events(response, splitter)
-        return Answer(200, _relayed(response), first, rest, response)
+        events = ClientEvents(call, request)
+        try:
+            begun = events.feed(first)
+        except StreamCut as cut:
+            raise UpstreamFailure(cut.label) from None
+        rest = self._events(response, splitter, events)
+        return Answer(
+            200, _relayed(response), begun, rest, meter=events.meter, _response=response
+        )
 
     async def _events(
-        self, response: aiohttp.ClientResponse, splitter: EventSplitter
+        self, response: aiohttp.ClientResponse, splitter: EventSplitter, events: ClientEvents
     ) -> AsyncGenerator[bytes, None]:
         try:
             while True:
@@ -186,17 +250,19 @@ class Upstreams:
                     chunk = await response.content.readany()
                 if not chunk:
                     break
-                if events := splitter.feed(chunk):
-                    yield events
+                if (whole := splitter.feed(chunk)) and (ours := events.feed(whole)):
+                    yield ours
         except TimeoutError:
             raise StreamCut("timeout") from None
         except (aiohttp.ClientError, OSError):
             raise StreamCut("cut") from None
-        rest = splitter.rest()
-        if not splitter.done and not _delimited(response):
+        rest = events.feed(splitter.rest())
+        if not splitter.done and not events.told:
             raise StreamCut("cut")
-        if rest:
-            yield rest
+        if ours := rest + events.finish():
+            yield ours
+        if events.told:
+            raise StreamCut(TOLD)
 
     @staticmethod
     def _drop(response: aiohttp.ClientResponse | None) -> None:
@@ -218,9 +284,11 @@ def _without_key(body: bytes, target: Target) -> bytes:
 async def _capped(response: aiohttp.ClientResponse, limit: int) -> bytes | None:
     """The body, or None where it is longer than anyone needs."""
     chunks: list[bytes] = []
+    size = 0
     async for chunk in response.content.iter_chunked(_READ):
         chunks.append(chunk)
-        if sum(map(len, chunks)) > limit:
+        size += len(chunk)
+        if size > limit:
             return None
     return b"".join(chunks)
 
@@ -231,9 +299,3 @@ def _relayed(response: aiohttp.ClientResponse) -> dict[str, str]:
 
 def _is_stream(response: aiohttp.ClientResponse) -> bool:
     return response.headers.get("content-type", "").lower().startswith("text/event-stream")
-
-
-def _delimited(response: aiohttp.ClientResponse) -> bool:
-    """Whether the transport itself would have told us of a cut."""
-    chunked = "chunked" in response.headers.get("transfer-encoding", "").lower()
-    return chunked or "content-length" in response.headers
