@@ -17,8 +17,10 @@ import structlog
 from fastapi import FastAPI
 
 from serving import logs
-from serving.api import admin, chat, errors, health, models, routing
+from serving.accounts import Accounts
+from serving.api import admin, completions, embeddings, errors, health, models, routing, schemas
 from serving.api.record import RequestRecorder
+from serving.breaker import Breakers
 from serving.catalogue import Catalogue
 from serving.config import DEFAULT_CONFIG, ServerConfig, load_config
 from serving.decider import Decider
@@ -50,9 +52,14 @@ def create_app(
     catalogue = Catalogue(config, environ)
     engine = engine or switchable_engine(config.engine, environ)
     routers = build_routers(config, catalogue, engine.check_routes)
-    decider = Decider(engine, config.limits.decision_timeout_ms)
+    limits = config.limits
+    decider = Decider(
+        engine, limits.decision_timeout_ms, remembered=limits.remembered_decisions
+    )
     latencies = Latencies()
-    upstreams = Upstreams(config.limits)
+    upstreams = Upstreams(limits, config.failover)
+    breakers = Breakers(config.breaker)
+    accounts = Accounts(catalogue.cost)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -73,21 +80,28 @@ def create_app(
     app = FastAPI(title="Pointsman", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.started = int(time.time())
     app.state.gateway = Gateway(
-        limits=config.limits,
+        limits=limits,
         catalogue=catalogue,
         routers=routers,
         stand_ins=config.stand_ins,
         decider=decider,
         ranking=Ranking(catalogue, latencies),
-        failover=Failover(upstreams, latencies),
+        failover=Failover(upstreams, breakers, accounts),
     )
-    app.state.metrics = Metrics(decider)
+    app.state.metrics = Metrics(decider, accounts, breakers)
     app.state.admin_key = environ.get(admin.ADMIN_KEY_ENV)
-    for module in (chat, routing, models, health, admin):
+    for module in (completions, embeddings, routing, models, health, admin):
         app.include_router(module.routes)
     errors.install(app)
-    app.add_middleware(RequestRecorder)
+    _describe(app)
+    app.add_middleware(RequestRecorder, accounts=accounts)
     return app
+
+
+def _describe(app: FastAPI) -> None:
+    """Add to the OpenAPI document what bodies refer to."""
+    document = app.openapi()
+    document.setdefault("components", {}).setdefault("schemas", {}).update(schemas.components())
 
 
 def from_environment() -> FastAPI:

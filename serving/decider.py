@@ -17,6 +17,7 @@ from routing.decision import Decision
 from routing.errors import InvalidScores
 from routing.tasks import NONE, Route
 from serving.engine.base import Engine, EngineBusy
+from serving.memo import DecisionMemo
 
 Reason = Literal[
     "no_task_matches",
@@ -51,8 +52,9 @@ class Outcome:
 class Decider:
     """Bounds an engine: by its readiness, by time, and by whether its answer makes sense."""
 
-    def __init__(self, engine: Engine, timeout_ms: float) -> None:
+    def __init__(self, engine: Engine, timeout_ms: float, *, remembered: int = 0) -> None:
         self.engine = engine
+        self.memo = DecisionMemo(remembered)
         self.counts: Counter[str] = Counter()
         """Outcomes so far: "decided" or a Reason."""
         self.observe: Callable[[float], None] = lambda milliseconds: None
@@ -112,6 +114,10 @@ class Decider:
             log.error("routing_failed", reason="engine_error", error="decisions do not stop")
             return None, "engine_error"
         asked = conversation.up_to_last_user_turn()
+        key = self.memo.key(self.engine.version, routes, asked)
+        known = self.memo.get(key)
+        if known is not None:
+            return known, None if known.route is not None else "no_task_matches"
         # Not asyncio.timeout, which would wait for an engine that swallows its cancellation.
         task = asyncio.ensure_future(self.engine.decide(routes, asked))
         try:
@@ -132,6 +138,7 @@ class Decider:
             # Only where it happened: an engine's message may hold a piece of the prompt.
             log.error("routing_failed", reason="engine_error", error=where_raised(error))
             return None, "engine_error"
+        self.memo.put(key, decision)
         return decision, None if decision.route is not None else "no_task_matches"
 
     def _abandon(self, task: asyncio.Task[Decision]) -> None:

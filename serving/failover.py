@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import orjson
 
+from serving.accounts import Accounts, Exchange
+from serving.breaker import Breakers
 from serving.catalogue import Target
-from serving.errors import ApiError
-from serving.latency import Latencies
+from serving.errors import ApiError, bad_request
+from serving.outgoing import Sendable
+from serving.protocols.base import Protocol, Untranslatable
+from serving.protocols.errors import error_body_for, reshape
+from serving.retry_after import retry_after_s
 from serving.upstream import Answer, ErrorAnswer, UpstreamFailure, Upstreams
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A model that was asked, and what came of it: a status or a failure's label."""
+    """A model that was asked or passed over, and what came of it: a status or a label."""
 
     model: str
     result: str
+    milliseconds: float = 0.0
+    """From asking to the answer's beginning, or to the failure."""
+    asked: bool = True
+    """False for one that was passed over: its breaker is open, or it cannot serve the request."""
 
 
 @dataclass(slots=True)
@@ -32,93 +42,162 @@ class Trail:
     @property
     def model(self) -> str | None:
         """The model asked last: the one that answered, if any did."""
-        return self.attempts[-1].model if self.attempts else None
+        return next((a.model for a in reversed(self.attempts) if a.asked), None)
+
+
+@dataclass(slots=True)
+class _Tries:
+    """What the candidates so far leave to say if none answers."""
+
+    last: ErrorAnswer | None = None
+    label: str | None = None
+    retry_after: list[float] = field(default_factory=list)
+    untranslatable: Untranslatable | None = None
 
 
 class Failover:
     """The one loop that tries again; upstream clients never do."""
 
-    def __init__(self, upstreams: Upstreams, latencies: Latencies) -> None:
-        self._upstreams = upstreams
-        self._latencies = latencies
+    def __init__(self, upstreams: Upstreams, breakers: Breakers, accounts: Accounts) -> None:
+        self.upstreams = upstreams
+        self.breakers = breakers
+        self._accounts = accounts
 
     async def ask(
         self,
         candidates: Sequence[Target],
-        body_for: Callable[[str], bytes],
+        outgoing: Sendable,
+        exchange: Exchange,
         *,
-        streamed: bool,
         trail: Trail,
         deadline: float,
     ) -> Answer:
         """The first answer that has begun, before `deadline` on the event loop's clock.
 
+        Models whose breaker is open come last, those that asked to be left alone not at all.
         Raises AllFailed if there is none.
         """
-        last: ErrorAnswer | None = None
-        label = "timeout"
-        for target in candidates:
-            started = time.perf_counter()
-            trail.attempts.append(Attempt(target.name, "pending"))
-            try:
-                async with asyncio.timeout_at(deadline):
-                    answer = await self._upstreams.ask(target, body_for(target.model))
-            except UpstreamFailure as failure:
-                label, last = failure.label, failure.answer or last
-            except TimeoutError:
-                label = "timeout"
-            else:
-                trail.attempts[-1] = Attempt(target.name, str(answer.status))
-                if answer.status == 200:
-                    seconds = time.perf_counter() - started
-                    self._latencies.observe(target.name, streamed=streamed, seconds=seconds)
-                else:
-                    answer.first = openai_shaped(answer.status, answer.headers, answer.first)
+        tries = _Tries()
+        for target in self._in_turn(candidates, trail, tries):
+            answer = await self._try(target, outgoing, exchange, trail, tries, deadline)
+            if answer is not None:
                 return answer
-            trail.attempts[-1] = Attempt(target.name, label)
             if asyncio.get_running_loop().time() >= deadline:
                 break
-        raise AllFailed(last, timed_out=label == "timeout")
+        raise AllFailed(outgoing.protocol, tries)
+
+    def _in_turn(
+        self, candidates: Sequence[Target], trail: Trail, tries: _Tries
+    ) -> list[Target]:
+        ready: list[Target] = []
+        last_resort: list[Target] = []
+        for target in candidates:
+            state = self.breakers.state(target.name)
+            if state == "cooling":
+                tries.retry_after.append(self.breakers.wait_s(target.name))
+                trail.attempts.append(Attempt(target.name, "cooling", asked=False))
+            elif state == "open":
+                last_resort.append(target)
+            else:
+                ready.append(target)
+        if ready:
+            for target in last_resort:
+                trail.attempts.append(Attempt(target.name, "open", asked=False))
+            # Still the last to be asked, should the others fail.
+        return [*ready, *last_resort]
+
+    async def _try(
+        self,
+        target: Target,
+        outgoing: Sendable,
+        exchange: Exchange,
+        trail: Trail,
+        tries: _Tries,
+        deadline: float,
+    ) -> Answer | None:
+        try:
+            call = outgoing.call(target)
+        except Untranslatable as error:
+            tries.untranslatable = error
+            trail.attempts.append(Attempt(target.name, "untranslatable", asked=False))
+            return None
+        started = time.perf_counter()
+        number = len(trail.attempts)
+        trail.attempts.append(Attempt(target.name, "pending"))
+        self.breakers.asked(target.name)
+        try:
+            async with asyncio.timeout_at(deadline):
+                answer = await self.upstreams.ask(target, call, outgoing.fields)
+        except UpstreamFailure as failure:
+            label = failure.label
+            wait = retry_after_s(failure.retry_after)
+            tries.last = failure.answer or tries.last
+            if wait is not None:
+                tries.retry_after.append(wait)
+            if failure.ours:
+                self.breakers.succeeded(target.name)
+            else:
+                self.breakers.failed(target.name, retry_after_s=wait)
+        except TimeoutError:
+            label = "timeout"
+            self.breakers.failed(target.name)
+        except BaseException:
+            self.breakers.abandoned(target.name)
+            raise
+        else:
+            seconds = time.perf_counter() - started
+            trail.attempts[number] = Attempt(target.name, str(answer.status), seconds * 1000)
+            self.breakers.succeeded(target.name)
+            if answer.status == 200:
+                exchange.begun(target, answer, first_byte_s=seconds)
+            else:
+                answer.headers["content-type"] = "application/json"
+                answer.first = reshape(outgoing.protocol, answer.status, answer.first)
+            return answer
+        seconds = time.perf_counter() - started
+        tries.label = label
+        trail.attempts[number] = Attempt(target.name, label, seconds * 1000)
+        self._accounts.failed(target, label, seconds)
+        return None
 
 
 class AllFailed(Exception):
     """No candidate answered."""
 
-    def __init__(self, last: ErrorAnswer | None, *, timed_out: bool) -> None:
+    def __init__(self, protocol: Protocol, tries: _Tries) -> None:
         super().__init__("no candidate answered")
-        self.last = last
-        self.timed_out = timed_out
+        self._protocol = protocol
+        self._tries = tries
 
     def answer(self) -> Answer:
-        """What the client gets: the last upstream's error, or one of ours."""
-        if self.last is not None:
-            headers = dict(self.last.headers)
-            body = openai_shaped(self.last.status, headers, self.last.body)
-            return Answer(self.last.status, headers, body)
-        if self.timed_out:
-            error = ApiError(504, "No model answered in time.", "upstream_error", code="timeout")
+        """What the client gets: the last upstream's error, or one of ours; the soonest Retry-After."""
+        tries = self._tries
+        headers: dict[str, str] = {}
+        if tries.last is not None:
+            headers |= tries.last.headers
+            status = tries.last.status
+            body = reshape(self._protocol, status, tries.last.body)
         else:
-            error = ApiError(
-                502, "No model could be reached or would answer.", "upstream_error", code="failed"
+            error = self._own()
+            status, body = error.status, orjson.dumps(error_body_for(self._protocol, error))
+        headers["content-type"] = "application/json"
+        if tries.retry_after and status in (429, 503):
+            headers["retry-after"] = str(math.ceil(min(tries.retry_after)))
+        return Answer(status, headers, body)
+
+    def _own(self) -> ApiError:
+        tries = self._tries
+        if tries.label is None and tries.untranslatable is not None:
+            return bad_request(tries.untranslatable.message, tries.untranslatable.field)
+        if tries.label is None and tries.retry_after:
+            return ApiError(
+                429,
+                "Every model asked to be left alone for a while: see Retry-After.",
+                "rate_limit_error",
+                code="models_cooling",
             )
-        headers = {"content-type": "application/json"}
-        return Answer(error.status, headers, orjson.dumps(error.body()))
-
-
-def openai_shaped(status: int, headers: dict[str, str], body: bytes) -> bytes:
-    """An upstream's error body if it is in OpenAI's shape, else one that is; fits `headers` to it.
-
-    A provider's web page or list of errors would break clients that read `error.message`.
-    """
-    try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        value = None
-    error = value.get("error") if isinstance(value, dict) else None
-    headers["content-type"] = "application/json"
-    if isinstance(error, dict) and isinstance(error.get("message"), str):
-        return body
-    message = error if isinstance(error, str) else f"The model's provider answered {status}."
-    headers.pop("content-encoding", None)
-    shaped = ApiError(status, message, "upstream_error", code=str(status))
-    return orjson.dumps(shaped.body())
+        if tries.label == "timeout":
+            return ApiError(504, "No model answered in time.", "upstream_error", code="timeout")
+        return ApiError(
+            502, "No model could be reached or would answer.", "upstream_error", code="failed"
+        )

@@ -14,7 +14,8 @@ from serving.decider import Decider, Outcome
 from serving.errors import ApiError, bad_request, from_contract, unknown_model
 from serving.failover import Failover
 from serving.ranking import Ranking
-from serving.requests import ChatRequest
+from serving.protocols.conversation_messages import routed_messages
+from serving.requests import ModelRequest
 from serving.routers import ServedRouter
 
 MAX_MODEL_NAME = 255
@@ -51,34 +52,34 @@ class Gateway:
     ranking: Ranking
     failover: Failover
 
-    def plan(self, chat: ChatRequest, *, decision_only: bool = False) -> Plan:
+    def plan(self, asked: ModelRequest, *, decision_only: bool = False) -> Plan:
         """What to decide, and among what; raises ApiError for anything that cannot be routed.
 
         Pools inside the request replace those of the router. With them `model` may be a plain name,
         which then is the only fallback. Only where nothing is forwarded (`decision_only`) may they
         name models that are not served.
         """
-        router = self._router(chat.model)
-        fallbacks = router.fallbacks if router else (chat.model,) if chat.model else ()
-        if router is None and chat.model and not decision_only:
-            self.served(chat.model)
-        if chat.preferences is not None:
-            pools = self._inline_pools(chat, served_only=not decision_only)
+        router = self._router(asked.model)
+        fallbacks = router.fallbacks if router else (asked.model,) if asked.model else ()
+        if router is None and asked.model and not decision_only:
+            self.served(asked.model)
+        if asked.preferences is not None:
+            pools = self._inline_pools(asked, served_only=not decision_only)
         elif router is not None:
             pools = router.pools
         else:
             raise bad_request("model must be router:<name>, or give routing_preferences", "model")
         try:
-            conversation = normalise(chat.messages)
+            conversation = normalise(routed_messages(asked.protocol, asked.fields))
         except ContractError as error:
             raise from_contract(error) from None
         return Plan(
             router=router.name if router else None,
             pools=pools,
             fallbacks=fallbacks,
-            inline=chat.preferences is not None,
+            inline=asked.preferences is not None,
             conversation=conversation,
-            streamed=chat.stream,
+            streamed=asked.stream,
         )
 
     async def decide(self, plan: Plan) -> Outcome:
@@ -127,11 +128,11 @@ class Gateway:
             raise unknown_model(model)
         return router
 
-    def _inline_pools(self, chat: ChatRequest, *, served_only: bool) -> tuple[Pool, ...]:
-        assert chat.preferences is not None
+    def _inline_pools(self, asked: ModelRequest, *, served_only: bool) -> tuple[Pool, ...]:
+        assert asked.preferences is not None
         field = "routing_preferences"
         try:
-            pools = preference_pools(chat.preferences)
+            pools = preference_pools(asked.preferences)
             self.decider.engine.check_routes([pool.route for pool in pools])
         except InvalidRequest as error:
             raise bad_request(f"{field}: {error.message}", field) from None

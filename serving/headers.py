@@ -17,6 +17,8 @@ DECISION_MS = "x-pointsman-decision-ms"
 REASON = "x-pointsman-fallback-reason"
 MODEL = "x-pointsman-model"
 ATTEMPTS = "x-pointsman-attempts"
+COST = "x-pointsman-cost"
+"""US dollars of the answer, where it is whole and its usage and price are known."""
 TRACE_ID = "x-pointsman-trace-id"
 
 NO_ROUTE = "none"
@@ -49,11 +51,12 @@ def decision_headers(router: str | None, outcome: Outcome) -> dict[str, str]:
 
 
 def attempt_headers(attempts: Sequence[Attempt]) -> dict[str, str]:
-    """``model=result`` of every attempt in order, and the model asked last."""
+    """``model=result`` of every attempt in order, and the model asked last, if any was."""
     if not attempts:
         return {}
     tried = ", ".join(f"{escaped(a.model, plain=_IN_LIST)}={a.result}" for a in attempts)
-    return {MODEL: escaped(attempts[-1].model), ATTEMPTS: tried}
+    asked = next((a.model for a in reversed(attempts) if a.asked), None)
+    return {**({MODEL: escaped(asked)} if asked else {}), ATTEMPTS: tried}
 
 
 def trace_id(traceparent: str | None) -> str:

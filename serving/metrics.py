@@ -1,4 +1,4 @@
-"""Prometheus metrics of decisions and of the engine that makes them.
+"""Prometheus metrics: of decisions and the engine that makes them; of answers, see RequestCollector.
 
 Counts are read when they are asked for, so that a decision pays for one histogram alone. Labels
 have few values, none of them from a client.
@@ -13,9 +13,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import REGISTRY, Collector
 
+from serving.accounts import Accounts
+from serving.breaker import Breakers
 from serving.decider import Decider
+from serving.request_metrics import PREFIX, RequestCollector
 
-PREFIX = "pointsman"
 DECISION_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 VLLM_PREFIX = "vllm:"
 """vLLM's own metrics, which it keeps in the process's registry: queue times, batches, cache."""
@@ -27,7 +29,7 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # series that nobody
 class Metrics:
     """The registry of one server."""
 
-    def __init__(self, decider: Decider) -> None:
+    def __init__(self, decider: Decider, accounts: Accounts, breakers: Breakers) -> None:
         self._registry = CollectorRegistry()
         self._decider = decider
         histogram = Histogram(
@@ -38,6 +40,7 @@ class Metrics:
         )
         decider.observe = lambda milliseconds: histogram.observe(milliseconds / 1000)
         self._registry.register(_DecisionCollector(decider))
+        RequestCollector(accounts, breakers, self._registry)
 
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text form; vLLM's too, where it runs in our care."""
@@ -82,6 +85,11 @@ class _DecisionCollector(Collector):
         yield tokens
         for name, text, value in (
             ("engine_decisions", "Decisions that the engine made.", found.decisions),
+            (
+                "decisions_remembered",
+                "Decisions answered from memory: the same turn was asked about before.",
+                self._decider.memo.hits,
+            ),
             (
                 "decision_queue_seconds",
                 "Seconds that decisions waited for the model; of vLLM, see its own metrics.",

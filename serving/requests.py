@@ -14,9 +14,8 @@ from starlette.requests import Request
 from routing.tasks import RoutingPreference
 from serving.config import Limits
 from serving.errors import ApiError, bad_request, field_path
+from serving.protocols.base import Protocol
 
-OWN_FIELDS = ("routing_preferences",)
-"""Fields that are the server's business and never forwarded."""
 MAX_PREFERENCES = 256
 DRAINED_BYTES = 64 * 2**20
 """Of a body that is too long, this much beyond the limit is read before the connection closes."""
@@ -27,22 +26,14 @@ _PREFERENCES = TypeAdapter(
 
 
 @dataclass(frozen=True, slots=True)
-class ChatRequest:
-    """A Chat Completions body. `fields` is all of it; the rest is what has been checked."""
+class ModelRequest:
+    """A body of one of the three protocols. `fields` is all of it; the rest has been checked."""
 
+    protocol: Protocol
     fields: dict[str, Any]
     model: str | None
-    messages: list[Any]
     stream: bool
     preferences: list[RoutingPreference] | None
-
-    def forwarded(self, model: str) -> bytes:
-        """The body for an upstream that calls the model so: all else as the client wrote it."""
-        fields = {key: value for key, value in self.fields.items() if key not in OWN_FIELDS}
-        try:
-            return orjson.dumps(fields | {"model": model})
-        except TypeError:  # orjson reads deeper nesting than it writes
-            raise bad_request("The body is nested too deeply.", None) from None
 
 
 async def read_body(request: Request, limits: Limits) -> bytes:
@@ -84,19 +75,44 @@ async def _pieces(request: Request, idle_s: float) -> AsyncIterator[bytes]:
         yield chunk
 
 
-def parse_chat(body: bytes, *, model_required: bool = True) -> ChatRequest:
+def parse(protocol: Protocol, body: bytes, *, model_required: bool = True) -> ModelRequest:
     """The fields of a body; raises ApiError 400 that names the field."""
+    fields = json_object(body)
+    model = fields.get("model")
+    if model is None and model_required:
+        raise bad_request("model is required", "model")
+    if not isinstance(model, str | None) or model == "":
+        raise bad_request("model must be a string", "model")
+    _check_conversation(protocol, fields)
+    if protocol is Protocol.MESSAGES and model_required:
+        _check_max_tokens(fields)
+    stream = fields.get("stream")
+    if not isinstance(stream, bool | None):
+        raise bad_request("stream must be true or false", "stream")
+    return ModelRequest(protocol, fields, model, bool(stream), _preferences(fields))
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """The object that a body is; raises ApiError 400 for any other."""
     try:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise bad_request(f"The body is not valid JSON: {error}", None) from None
     if not isinstance(fields, dict):
         raise bad_request("The body must be a JSON object.", None)
-    model = fields.get("model")
-    if model is None and model_required:
-        raise bad_request("model is required", "model")
-    if not isinstance(model, str | None) or model == "":
-        raise bad_request("model must be a string", "model")
+    return fields
+
+
+def _check_conversation(protocol: Protocol, fields: dict[str, Any]) -> None:
+    if protocol is Protocol.RESPONSES:
+        given = fields.get("input")
+        if given is None and fields.get("prompt") is None:
+            raise bad_request("input is required", "input")
+        if not isinstance(given, str | list | None):
+            raise bad_request("input must be a string or an array", "input")
+        if given is not None and not given:
+            raise bad_request("input must not be empty", "input")
+        return
     messages = fields.get("messages")
     if messages is None:
         raise bad_request("messages is required", "messages")
@@ -104,10 +120,14 @@ def parse_chat(body: bytes, *, model_required: bool = True) -> ChatRequest:
         raise bad_request("messages must be an array", "messages")
     if not messages:
         raise bad_request("messages must not be empty", "messages")
-    stream = fields.get("stream")
-    if not isinstance(stream, bool | None):
-        raise bad_request("stream must be true or false", "stream")
-    return ChatRequest(fields, model, messages, bool(stream), _preferences(fields))
+
+
+def _check_max_tokens(fields: dict[str, Any]) -> None:
+    limit = fields.get("max_tokens")
+    if limit is None:
+        raise bad_request("max_tokens is required", "max_tokens")
+    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
+        raise bad_request("max_tokens must be a positive integer", "max_tokens")
 
 
 def _preferences(fields: dict[str, Any]) -> list[RoutingPreference] | None:

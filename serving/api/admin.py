@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from serving.api.responses import OrjsonResponse
+from serving.api import schemas
+from serving.api.relay import OrjsonResponse
 from serving.engine.switch import ChangeRefused, ChangeUnderWay, SwitchableEngine
 from serving.errors import ApiError, bad_request, validation_lines
 from serving.gateway import Gateway
@@ -41,7 +42,7 @@ async def current(request: Request) -> Response:
     return OrjsonResponse({"engine": engine.name, "version": engine.version})
 
 
-@routes.post("/admin/checkpoint")
+@routes.post("/admin/checkpoint", openapi_extra=schemas.checkpoint_change())
 async def change(request: Request) -> Response:
     """Load another checkpoint beside the one that decides, try it, and let it take over.
 

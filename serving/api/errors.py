@@ -1,4 +1,4 @@
-"""Every error leaves in OpenAI's shape, for paths and methods that do not exist too."""
+"""Every error leaves in the shape of the protocol that was called, else in OpenAI's."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from serving.api.responses import OrjsonResponse
-from serving.errors import ApiError, error_body
+from serving.api.relay import OrjsonResponse
+from serving.errors import ApiError
+from serving.protocols.base import Protocol
+from serving.protocols.errors import error_body_for
 
 
 def install(app: FastAPI) -> None:
@@ -17,11 +19,17 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http_error)
 
 
-async def _api_error(_: Request, error: Exception) -> Response:
+def protocol_of(path: str) -> Protocol:
+    """The protocol whose clients call a path."""
+    return Protocol.MESSAGES if path.rstrip("/").endswith("/v1/messages") else Protocol.CHAT
+
+
+async def _api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
     # A body that was refused unread would be taken for the connection's next request.
     headers = {"connection": "close"} if error.status in (408, 413) else None
-    return OrjsonResponse(error.body(), error.status, headers)
+    body = error_body_for(protocol_of(request.url.path), error)
+    return OrjsonResponse(body, error.status, headers)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -32,6 +40,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
         405: f"{path!r} does not answer {request.method}.",
     }.get(error.status_code, "The request cannot be handled.")
     code = {404: "unknown_url", 405: "method_not_allowed"}.get(error.status_code)
-    body = error_body(message, "invalid_request_error", code=code)
+    ours = ApiError(error.status_code, message, code=code)
+    body = error_body_for(protocol_of(path), ours)
     headers = dict(error.headers) if error.headers else None
     return OrjsonResponse(body, error.status_code, headers)

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from serving.api.responses import OrjsonResponse
+from serving.api.relay import OrjsonResponse
 from serving.gateway import Gateway
 from serving.metrics import Metrics
 

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from routing.tasks import ROUTER_PREFIX
-from serving.api.responses import OrjsonResponse
+from serving.api.relay import OrjsonResponse
 from serving.errors import unknown_model
 from serving.gateway import Gateway
 

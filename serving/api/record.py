@@ -13,9 +13,12 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.decider import Outcome, where_raised
-from serving.errors import clipped, error_body
+from serving.accounts import Accounts, Exchange
+from serving.api.errors import protocol_of
+from serving.errors import ApiError, clipped
 from serving.failover import Trail
-from serving.headers import TRACE_ID, attempt_headers, decision_headers, trace_id
+from serving.headers import COST, TRACE_ID, attempt_headers, decision_headers, trace_id
+from serving.protocols.errors import error_body_for
 
 SCOPE_KEY = "pointsman"
 QUIET_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -30,6 +33,7 @@ class RequestRecord:
     """Filled in while a request goes its way."""
 
     trace_id: str
+    exchange: Exchange
     router: str | None = None
     outcome: Outcome | None = None
     trail: Trail = field(default_factory=Trail)
@@ -41,7 +45,11 @@ class RequestRecord:
     def headers(self) -> dict[str, str]:
         """Headers of the answer, whatever it is."""
         decided = decision_headers(self.router, self.outcome) if self.outcome else {}
-        return {**decided, **attempt_headers(self.trail.attempts), TRACE_ID: self.trace_id}
+        headers = {**decided, **attempt_headers(self.trail.attempts), TRACE_ID: self.trace_id}
+        settled = self.exchange.settled  # of a stream, not before its end
+        if settled is not None and settled.cost is not None:
+            headers[COST] = f"{settled.cost:.8f}"
+        return headers
 
     def log_fields(self) -> dict[str, Any]:
         """Fields of the log line: never a prompt, a key, or a client's unchecked words."""
@@ -59,6 +67,11 @@ class RequestRecord:
             fields["model"] = self.trail.model
             fields["attempts"] = [f"{a.model}={a.result}" for a in self.trail.attempts]
             fields["stream"] = self.stream
+        settled = self.exchange.settled
+        if settled is not None and settled.usage is not None:
+            usage = settled.usage
+            fields["tokens"] = [usage.input_tokens, usage.cached_tokens, usage.output_tokens]
+            fields["cost"] = settled.cost
         if self.broken:
             fields["broken"] = self.broken
         return fields
@@ -74,15 +87,18 @@ def record_of(scope: Scope) -> RequestRecord:
 class RequestRecorder:
     """Outermost middleware: makes the record, adds its headers, logs one line, hides our faults."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, accounts: Accounts) -> None:
         self._app = app
+        self._accounts = accounts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        record = RequestRecord(trace_id(Headers(scope=scope).get("traceparent")))
+        record = RequestRecord(
+            trace_id(Headers(scope=scope).get("traceparent")), Exchange(self._accounts)
+        )
         scope[SCOPE_KEY] = record
 
         async def send_with_headers(message: Message) -> None:
@@ -102,7 +118,7 @@ class RequestRecorder:
             if record.status:
                 # The server must cut the connection; the original may hold a client's words.
                 raise RuntimeError("answer broken off") from None
-            await _send_fault(send_with_headers)
+            await _send_fault(send_with_headers, scope)
         finally:
             if scope["path"] not in QUIET_PATHS or fault:
                 log.log(
@@ -116,8 +132,9 @@ class RequestRecorder:
                 )
 
 
-async def _send_fault(send: Send) -> None:
-    body = orjson.dumps(error_body("The server failed to handle this request.", "server_error"))
+async def _send_fault(send: Send, scope: Scope) -> None:
+    fault = ApiError(500, "The server failed to handle this request.", "server_error")
+    body = orjson.dumps(error_body_for(protocol_of(scope["path"]), fault))
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": 500, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -1,4 +1,4 @@
-"""`POST /routing/v1/chat/completions`: the decision alone, nothing is forwarded."""
+"""`POST /routing/v1/…`: the decision alone, nothing is forwarded; bodies of all three protocols."""
 
 from __future__ import annotations
 
@@ -6,16 +6,35 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from serving.api import schemas
 from serving.api.record import record_of
-from serving.api.responses import Departure, OrjsonResponse
+from serving.api.relay import Departure, OrjsonResponse
 from serving.gateway import Gateway
-from serving.requests import parse_chat, read_body
+from serving.protocols.base import Protocol
+from serving.requests import parse, read_body
 
 routes = APIRouter()
 
 
-@routes.post("/routing/v1/chat/completions")
-async def decide(request: Request) -> Response:
+@routes.post("/routing/v1/chat/completions", openapi_extra=schemas.decision(Protocol.CHAT))
+async def chat_completions(request: Request) -> Response:
+    """The decision about a Chat Completions body."""
+    return await _decide(Protocol.CHAT, request)
+
+
+@routes.post("/routing/v1/responses", openapi_extra=schemas.decision(Protocol.RESPONSES))
+async def responses(request: Request) -> Response:
+    """The decision about a Responses body."""
+    return await _decide(Protocol.RESPONSES, request)
+
+
+@routes.post("/routing/v1/messages", openapi_extra=schemas.decision(Protocol.MESSAGES))
+async def messages(request: Request) -> Response:
+    """The decision about a Messages body."""
+    return await _decide(Protocol.MESSAGES, request)
+
+
+async def _decide(protocol: Protocol, request: Request) -> Response:
     """Ranked models with the fallbacks last, the route, and how sure the router is.
 
     Models of a configured router that are off are left out; pools that the request brings are the
@@ -24,8 +43,8 @@ async def decide(request: Request) -> Response:
     """
     gateway: Gateway = request.app.state.gateway
     record = record_of(request.scope)
-    chat = parse_chat(await read_body(request, gateway.limits), model_required=False)
-    plan = gateway.plan(chat, decision_only=True)
+    asked = parse(protocol, await read_body(request, gateway.limits), model_required=False)
+    plan = gateway.plan(asked, decision_only=True)
     departure = Departure(request.receive)
     try:
         outcome = await departure.unless(gateway.decide(plan))

@@ -1,0 +1,141 @@
+"""What answers used and cost, model by model: exact where the upstream tells it.
+
+An answer that broke off counts what its upstream had told until then. Failed attempts are counted
+apart: nobody tells what they used.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from serving.catalogue import Target
+from serving.upstream import Answer
+from serving.usage import Usage
+
+MAX_MODELS = 200
+"""Model names that are counted apart: any `provider/model` is served, so clients choose them."""
+OTHER = "other"
+
+Cost = Callable[[str, Usage], float | None]
+"""US dollars of a usage of a model; None where the price is unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """One answer at its end."""
+
+    target: Target
+    usage: Usage | None
+    cost: float | None
+    """US dollars; None where usage or price is unknown."""
+    first_byte_s: float
+    seconds: float
+    """From its first byte to its end."""
+    streamed: bool
+    broken: str | None
+
+
+class Accounts:
+    """Totals since the start. All counts are read when somebody asks for the metrics."""
+
+    def __init__(self, cost: Cost) -> None:
+        self._cost = cost
+        self._names: set[str] = set()
+        self.listeners: list[Callable[[Settled], None]] = []
+        """Told of every answer at its end."""
+        self.failures: list[Callable[[Target, str, float], None]] = []
+        """Told of every failed attempt: the model, its label, and the seconds it took."""
+        self.attempts: Counter[tuple[str, str]] = Counter()
+        """By model and result."""
+        self.tokens: Counter[tuple[str, str]] = Counter()
+        """By model and kind: input, cached, cache_write, output."""
+        self.dollars: dict[str, float] = {}
+        self.unknown: Counter[tuple[str, str]] = Counter()
+        """Answers by model and what was not told: usage, price."""
+        self.broken: Counter[str] = Counter()
+        """Answers by why they broke off."""
+
+    def name(self, model: str) -> str:
+        """A model's name as a label of bounded cardinality."""
+        if model in self._names:
+            return model
+        if len(self._names) >= MAX_MODELS:
+            return OTHER
+        self._names.add(model)
+        return model
+
+    def cost(self, model: str, usage: Usage | None) -> float | None:
+        """US dollars; None where usage or price is unknown."""
+        return None if usage is None else self._cost(model, usage)
+
+    def failed(self, target: Target, label: str, seconds: float) -> None:
+        """An attempt ended without an answer."""
+        self.attempts[self.name(target.name), label] += 1
+        for tell in self.failures:
+            tell(target, label, seconds)
+
+    def settle(self, settled: Settled) -> None:
+        """An answer has ended."""
+        model = self.name(settled.target.name)
+        self.attempts[model, "200"] += 1
+        if settled.broken:
+            self.broken[settled.broken] += 1
+        usage = settled.usage
+        if usage is None:
+            self.unknown[model, "usage"] += 1
+        else:
+            plain = usage.input_tokens - usage.cached_tokens - usage.cache_write_tokens
+            for kind, count in (
+                ("input", plain),
+                ("cached", usage.cached_tokens),
+                ("cache_write", usage.cache_write_tokens),
+                ("output", usage.output_tokens),
+            ):
+                if count > 0:
+                    self.tokens[model, kind] += count
+            if settled.cost is None:
+                self.unknown[model, "price"] += 1
+            else:
+                self.dollars[model] = self.dollars.get(model, 0.0) + settled.cost
+        for tell in self.listeners:
+            tell(settled)
+
+
+@dataclass(slots=True)
+class Exchange:
+    """The answer of one request, from its first byte to its last."""
+
+    accounts: Accounts
+    streamed: bool = False
+    settled: Settled | None = None
+    _target: Target | None = None
+    _answer: Answer | None = field(default=None, repr=False)
+    _first_byte_s: float = 0.0
+    _begun_at: float = 0.0
+
+    def begun(self, target: Target, answer: Answer, *, first_byte_s: float) -> None:
+        """A model has begun to answer."""
+        self._target, self._answer = target, answer
+        self._first_byte_s = first_byte_s
+        self._begun_at = time.perf_counter()
+        if answer.rest is None:
+            self.end()
+
+    def end(self, broken: str | None = None) -> None:
+        """The answer has ended, or broke off; later calls change nothing."""
+        if self._target is None or self._answer is None or self.settled is not None:
+            return
+        usage = self._answer.usage
+        self.settled = Settled(
+            target=self._target,
+            usage=usage,
+            cost=self.accounts.cost(self._target.name, usage),
+            first_byte_s=self._first_byte_s,
+            seconds=time.perf_counter() - self._begun_at,
+            streamed=self._answer.rest is not None,
+            broken=broken,
+        )
+        self.accounts.settle(self.settled)
