@@ -6,13 +6,12 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
 import httpx
-import orjson
-from aiohttp import web
+from fake_upstream import Behaviour, FakeUpstream
 
 from routing.conversation import Conversation
 from routing.decision import Calibration, Decision, decide
@@ -22,6 +21,8 @@ from serving.app import create_app
 from serving.config import ServerConfig
 from serving.engine.base import EngineMetrics
 from serving.run import make_server
+
+__all__ = ["Behaviour", "FakeEngine", "FakeUpstream"]
 
 Script = Callable[[Sequence[Route], Conversation], Awaitable[Any]]
 KEY = "sk-owner-secret-123"
@@ -85,147 +86,6 @@ class FakeEngine:
         self.closed = True
 
 
-@dataclass
-class Behaviour:
-    """How the fake provider answers for one model."""
-
-    kind: str = "ok"
-    """ok, error, html, hang, cut, empty, error_event, error_in_answer, comments, redirect."""
-    status: int = 500
-    headers: dict[str, str] = field(default_factory=dict)
-    body: bytes | None = None
-    after: int = 2
-    """Events before a stream is cut or hangs."""
-    text: str = "Hello, world!"
-
-
-class FakeUpstream:
-    """A provider on a real socket: Chat Completions, whole and streamed, with scripted faults."""
-
-    def __init__(self) -> None:
-        self.models: dict[str, Behaviour] = {}
-        self.requests: list[dict[str, Any]] = []
-        self.raw: list[bytes] = []
-        self.headers: list[dict[str, str]] = []
-        self.paths: list[str] = []
-        self.dropped = asyncio.Event()
-        """Set when a client left while an answer hung."""
-        self.release = asyncio.Event()
-        self._runner: web.AppRunner | None = None
-        self.url = ""
-
-    @property
-    def asked(self) -> list[str]:
-        """Upstream model names in the order they were asked."""
-        return [request["model"] for request in self.requests]
-
-    async def start(self) -> None:
-        app = web.Application(client_max_size=64 * 2**20)
-        app.router.add_route("*", "/{path:.*}", self._answer)
-        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        await site.start()
-        host, port = self._runner.addresses[0][:2]
-        self.url = f"http://{host}:{port}/v1"
-
-    async def stop(self) -> None:
-        self.release.set()
-        assert self._runner is not None
-        await self._runner.cleanup()
-
-    async def _answer(self, request: web.Request) -> web.StreamResponse:
-        raw = await request.read()
-        body = orjson.loads(raw)
-        self.raw.append(raw)
-        self.requests.append(body)
-        self.headers.append({k.lower(): v for k, v in request.headers.items()})
-        self.paths.append(request.path)
-        how = self.models.get(body["model"], Behaviour())
-        if how.kind == "error":
-            default = orjson.dumps(
-                {"error": {"message": "scripted", "type": "t", "param": None, "code": "c"}}
-            )
-            content = default if how.body is None else how.body
-            headers = {"content-type": "application/json", **how.headers}
-            return web.Response(status=how.status, body=content, headers=headers)
-        if how.kind == "redirect":
-            raise web.HTTPTemporaryRedirect(f"{self.url}/elsewhere")
-        if how.kind == "html":
-            return web.Response(text="<html>gateway</html>", content_type="text/html")
-        if how.kind == "error_in_answer":
-            return web.json_response({"error": {"message": "no capacity", "code": 502}})
-        if how.kind == "hang" and how.after == 0:
-            await self._hang()
-        if body.get("stream"):
-            return await self._stream(request, body["model"], how)
-        return await self._whole(request, body["model"], how)
-
-    async def _hang(self) -> None:
-        try:
-            await self.release.wait()
-        except asyncio.CancelledError:
-            self.dropped.set()
-            raise
-
-    async def _whole(self, request: web.Request, model: str, how: Behaviour) -> web.StreamResponse:
-        message = {"role": "assistant", "content": how.text}
-        answer = {
-            "id": "chatcmpl-1",
-            "object": "chat.completion",
-            "created": 1,
-            "model": model,
-            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-            "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3},
-        }
-        content = orjson.dumps(answer)
-        if how.kind != "cut":
-            headers = {"content-type": "application/json", **how.headers}
-            return web.Response(body=content, headers=headers)
-        response = web.StreamResponse(headers={"content-length": str(len(content))})
-        await response.prepare(request)
-        await response.write(content[:20])
-        assert request.transport is not None
-        request.transport.abort()
-        return response
-
-    async def _stream(self, request: web.Request, model: str, how: Behaviour) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
-        response.enable_chunked_encoding()
-        await response.prepare(request)
-        assert request.transport is not None
-        if how.kind == "comments":
-            await response.write(b": waiting\n\n")
-            await asyncio.sleep(0.02)
-            request.transport.abort()
-            return response
-        if how.kind == "error_event":
-            await response.write(b'data: {"error": {"message": "overloaded", "code": 529}}\n\n')
-            return response
-        pieces = [*how.text.split(" "), None]
-        for number, piece in enumerate(pieces):
-            if how.kind == "cut" and number == how.after:
-                await response.write(b'data: {"id": "half an ev')
-                await asyncio.sleep(0.02)
-                request.transport.abort()
-                return response
-            if how.kind == "hang" and number == how.after:
-                await self._hang()
-            delta = {} if piece is None else {"role": "assistant", "content": piece + " "}
-            event = {
-                "id": "chatcmpl-1",
-                "object": "chat.completion.chunk",
-                "created": 1,
-                "model": model,
-                "choices": [
-                    {"index": 0, "delta": delta, "finish_reason": None if piece else "stop"}
-                ],
-            }
-            await response.write(b"data: " + orjson.dumps(event) + b"\n\n")
-        await response.write(b"data: [DONE]\n\n")
-        return response
-
-
 def refused_url() -> str:
     """A base URL where nobody listens."""
     with socket.socket() as probe:
@@ -247,6 +107,8 @@ def config_for(upstream: FakeUpstream, **update: Any) -> ServerConfig:
     raw: dict[str, Any] = {
         "providers": {
             "p": {"base_url": upstream.url, "api_key_env": KEY_ENV},
+            "r": {"base_url": upstream.url, "api_key_env": KEY_ENV, "responses": True},
+            "a": {"base_url": upstream.url, "api_key_env": KEY_ENV, "protocol": "anthropic"},
             "off": {"base_url": "https://off.invalid/v1", "api_key_env": "UNSET_KEY"},
             "down": {"base_url": refused_url()},
         },
@@ -292,6 +154,25 @@ class Running:
         headers = fields.pop("headers", None)
         body = {"model": model, "messages": messages, **fields}
         return await self.http.post("/v1/chat/completions", json=body, headers=headers)
+
+    async def ask(
+        self,
+        path: str,
+        text: str = "coding please",
+        *,
+        model: str = "router:work",
+        headers: dict[str, str] | None = None,
+        **fields: Any,
+    ) -> httpx.Response:
+        """One request of any protocol, by its path."""
+        body: dict[str, Any] = {"model": model}
+        if path.endswith("/responses"):
+            body["input"] = text
+        else:
+            body["messages"] = [{"role": "user", "content": text}]
+        if path.endswith("/messages"):
+            body["max_tokens"] = 100
+        return await self.http.post(path, json={**body, **fields}, headers=headers)
 
     async def decision(self, body: dict[str, Any]) -> httpx.Response:
         """One decision-only request."""

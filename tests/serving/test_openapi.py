@@ -1,0 +1,61 @@
+"""The OpenAPI document, and that nothing made up from it makes the server fail."""
+
+from __future__ import annotations
+
+import pytest
+from fastapi import FastAPI
+from hypothesis import HealthCheck, Phase, settings
+from serving_fakes import KEY, KEY_ENV, FakeEngine, FakeUpstream, config_for
+
+schemathesis = pytest.importorskip("schemathesis")
+
+from serving.app import create_app  # noqa: E402
+
+PATHS = {
+    "/v1/chat/completions",
+    "/v1/responses",
+    "/v1/messages",
+    "/v1/embeddings",
+    "/routing/v1/chat/completions",
+    "/routing/v1/responses",
+    "/routing/v1/messages",
+    "/v1/models",
+    "/admin/checkpoint",
+}
+
+
+def application() -> FastAPI:
+    """A server whose upstream never answers: nothing listens there."""
+    upstream = FakeUpstream()
+    upstream.url = "http://127.0.0.1:9/v1"
+    return create_app(config_for(upstream), engine=FakeEngine(), environ={KEY_ENV: KEY})
+
+
+app = application()
+schema = schemathesis.openapi.from_asgi("/openapi.json", app)
+
+
+def test_the_document_names_every_call_and_describes_its_body():
+    document = app.openapi()
+    assert set(document["paths"]) >= PATHS
+    for path in PATHS - {"/v1/models"}:
+        body = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+        assert body["schema"]["required"], path
+    assert "RoutingPreference" in document["components"]["schemas"]
+
+
+@schema.parametrize()
+@settings(
+    max_examples=40,
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+def test_no_request_makes_the_server_fail(case: schemathesis.Case):
+    """502 and 503 are an upstream's, and 500 is ours alone."""
+    response = case.call()
+    assert response.status_code != 500
+    if response.status_code >= 400 and case.method != "HEAD":
+        error = response.json()["error"]
+        assert isinstance(error["message"], str)
+
