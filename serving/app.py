@@ -28,7 +28,8 @@ from serving.failover import Failover
 from serving.gateway import Gateway
 from serving.latency import Latencies
 from serving.metrics import Metrics
-from serving.ranking import Ranking
+from serving.prices import PublicPrices
+from serving.ranking_setup import build_ranking
 from serving.routers import build_routers
 from serving.upstream import Upstreams
 
@@ -47,17 +48,20 @@ def create_app(
     left out. Raises ConfigError, and UnsupportedCheckpoint for a checkpoint that it cannot serve.
     """
     environ = os.environ if environ is None else environ
-    catalogue = Catalogue(config, environ)
+    prices = PublicPrices(config.prices)
+    catalogue = Catalogue(config, environ, prices)
     engine = engine or switchable_engine(config.engine, environ)
     routers = build_routers(config, catalogue, engine.check_routes)
     decider = Decider(engine, config.limits.decision_timeout_ms)
-    latencies = Latencies()
+    latencies = Latencies(config.latency.half_life_s)
+    ranking = build_ranking(config.latency, catalogue, prices, latencies, environ)
     upstreams = Upstreams(config.limits)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         log.info("starting", providers=catalogue.providers, routers=list(routers))
         await upstreams.start()
+        await ranking.start()
         # In the background: the process is alive, and answers from fallbacks, while it loads.
         loading = asyncio.create_task(decider.start())
         try:
@@ -67,6 +71,7 @@ def create_app(
             with suppress(asyncio.CancelledError):
                 await loading
             await engine.close()
+            await ranking.close()
             await upstreams.close()
             log.info("stopped")
 
@@ -78,7 +83,7 @@ def create_app(
         routers=routers,
         stand_ins=config.stand_ins,
         decider=decider,
-        ranking=Ranking(catalogue, latencies),
+        ranking=ranking,
         failover=Failover(upstreams, latencies),
     )
     app.state.metrics = Metrics(decider)
