@@ -11,7 +11,7 @@ import pytest
 import yaml
 from serving_fakes import FakeEngine, task
 
-from routing.tasks import SelectionPolicy
+from routing.tasks import SelectionPolicy, resolve_pools
 from serving.app import create_app
 from serving.catalogue import Catalogue
 from serving.config import ServerConfig, load_config
@@ -216,6 +216,17 @@ def test_the_presets_are_complete():
         assert 5 <= len(preset.tasks) <= 7
         for entry in preset.tasks:
             assert 10 <= len(entry.description.split()) <= 20, entry.name
+
+
+def test_a_presets_policy_is_that_of_its_tasks(tmp_path: Path):
+    raw = yaml.safe_load((CONFIGS / "presets" / "writing.yaml").read_text())
+    raw["selection_policy"] = {"prefer": "cheapest"}
+    raw["tasks"][0]["selection_policy"] = {"prefer": "fastest"}
+    (tmp_path / "writing.yaml").write_text(yaml.safe_dump(raw))
+    preset = load_presets(tmp_path)["writing"]
+    pools = resolve_pools(preset.router(), preset.tasks)
+    found = [pool.selection_policy.prefer for pool in pools]
+    assert found == ["fastest", *["cheapest"] * (len(pools) - 1)]
 
 
 def test_every_preset_model_has_a_public_price():
