@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 NONE = "none"
 """Key of the outcome "no task fits" in distributions; no task may be called so."""
@@ -42,6 +42,9 @@ def _description(value: str) -> str:
 TaskName = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_task_name)]
 Description = Annotated[str, Field(min_length=1, max_length=4000), AfterValidator(_description)]
 ModelName = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[!-~]+$")]
+Tag = Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+"""Name or value of a tag such as ``region: eu``; upper and lower case differ."""
+Weight = Annotated[FiniteFloat, Field(ge=0)]
 
 
 class Wire(BaseModel):
@@ -57,10 +60,35 @@ class Route(Wire):
     description: Description
 
 
+class Weights(Wire):
+    """How much each of three terms counts in a blended ranking; only their ratio matters."""
+
+    cost: Weight = 0
+    """Of what the answer is expected to cost."""
+    latency: Weight = 0
+    """Of how long the answer is expected to take."""
+    rank: Weight = 0
+    """Of the place in the pool's own list."""
+
+    @model_validator(mode="after")
+    def _one_counts(self) -> Self:
+        if not (self.cost or self.latency or self.rank):
+            raise ValueError("at least one weight must be above 0")
+        return self
+
+
 class SelectionPolicy(Wire):
     """How a task's pool is ranked; left out, the list's own order ranks."""
 
-    prefer: Literal["cheapest", "fastest"] | None = None
+    prefer: Literal["cheapest", "fastest", "optimal"] | None = None
+    weights: Weights | None = None
+    """A blend of one's own instead of a preference."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.prefer is not None and self.weights is not None:
+            raise ValueError("give prefer or weights, not both")
+        return self
 
 
 class CustomTask(Wire):
@@ -93,6 +121,10 @@ class Router(Wire):
     description: Annotated[str, Field(max_length=4000)] = ""
     policies: Annotated[list[Policy], Field(min_length=1)]
     fallback_models: Annotated[list[ModelName], Field(min_length=1)]
+    selection_policy: SelectionPolicy = SelectionPolicy()
+    """Of the policies whose own says nothing; `weights: {rank: 1}` keeps a list's own order."""
+    tags: dict[Tag, Tag] = Field(default_factory=dict)
+    """Only models with all of these are asked."""
 
     @model_validator(mode="after")
     def _no_repeats(self) -> Self:
@@ -147,9 +179,9 @@ def resolve_pools(router: Router, presets: Iterable[PresetTask]) -> list[Pool]:
             if task is None:
                 raise ValueError(f"router {router.name!r}: no preset task {policy.task_slug!r}")
         route = Route(name=task.name, description=task.description)
-        pools.append(
-            Pool(route=route, models=policy.models, selection_policy=policy.selection_policy)
-        )
+        own = policy.selection_policy
+        selection = own if own.prefer or own.weights else router.selection_policy
+        pools.append(Pool(route=route, models=policy.models, selection_policy=selection))
     _reject_repeats([pool.route.name for pool in pools], "task names")
     return pools
 

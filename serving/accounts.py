@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from serving.catalogue import Target
+from serving.needs import Need
 from serving.upstream import Answer
 from serving.usage import Usage
 
@@ -28,6 +29,9 @@ class Settled:
     """One answer at its end."""
 
     target: Target
+    route: str | None
+    """The task that was decided for."""
+    need: Need
     usage: Usage | None
     cost: float | None
     """US dollars; None where usage or price is unknown."""
@@ -38,6 +42,16 @@ class Settled:
     broken: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """One attempt that ended without an answer."""
+
+    target: Target
+    label: str
+    seconds: float
+    streamed: bool
+
+
 class Accounts:
     """Totals since the start. All counts are read when somebody asks for the metrics."""
 
@@ -46,8 +60,8 @@ class Accounts:
         self._names: set[str] = set()
         self.listeners: list[Callable[[Settled], None]] = []
         """Told of every answer at its end."""
-        self.failures: list[Callable[[Target, str, float], None]] = []
-        """Told of every failed attempt: the model, its label, and the seconds it took."""
+        self.failures: list[Callable[[Failed], None]] = []
+        """Told of every failed attempt."""
         self.attempts: Counter[tuple[str, str]] = Counter()
         """By model and result."""
         self.tokens: Counter[tuple[str, str]] = Counter()
@@ -71,11 +85,11 @@ class Accounts:
         """US dollars; None where usage or price is unknown."""
         return None if usage is None else self._cost(model, usage)
 
-    def failed(self, target: Target, label: str, seconds: float) -> None:
+    def failed(self, failed: Failed) -> None:
         """An attempt ended without an answer."""
-        self.attempts[self.name(target.name), label] += 1
+        self.attempts[self.name(failed.target.name), failed.label] += 1
         for tell in self.failures:
-            tell(target, label, seconds)
+            tell(failed)
 
     def settle(self, settled: Settled) -> None:
         """An answer has ended."""
@@ -109,7 +123,8 @@ class Exchange:
     """The answer of one request, from its first byte to its last."""
 
     accounts: Accounts
-    streamed: bool = False
+    need: Need = Need()
+    route: str | None = None
     settled: Settled | None = None
     _target: Target | None = None
     _answer: Answer | None = field(default=None, repr=False)
@@ -124,6 +139,10 @@ class Exchange:
         if answer.rest is None:
             self.end()
 
+    def failed(self, target: Target, label: str, seconds: float) -> None:
+        """A model was asked and did not answer."""
+        self.accounts.failed(Failed(target, label, seconds, self.need.stream))
+
     def end(self, broken: str | None = None) -> None:
         """The answer has ended, or broke off; later calls change nothing."""
         if self._target is None or self._answer is None or self.settled is not None:
@@ -131,6 +150,8 @@ class Exchange:
         usage = self._answer.usage
         self.settled = Settled(
             target=self._target,
+            route=self.route,
+            need=self.need,
             usage=usage,
             cost=self.accounts.cost(self._target.name, usage),
             first_byte_s=self._first_byte_s,

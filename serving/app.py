@@ -29,8 +29,10 @@ from serving.engine.configured import switchable_engine
 from serving.failover import Failover
 from serving.gateway import Gateway
 from serving.latency import Latencies
+from serving.learning import Learning
 from serving.metrics import Metrics
-from serving.ranking import Ranking
+from serving.prices import PublicPrices
+from serving.ranking_setup import build_ranking
 from serving.routers import build_routers
 from serving.upstream import Upstreams
 
@@ -49,22 +51,24 @@ def create_app(
     left out. Raises ConfigError, and UnsupportedCheckpoint for a checkpoint that it cannot serve.
     """
     environ = os.environ if environ is None else environ
-    catalogue = Catalogue(config, environ)
+    prices = PublicPrices(config.prices)
+    catalogue = Catalogue(config, environ, prices)
     engine = engine or switchable_engine(config.engine, environ)
     routers = build_routers(config, catalogue, engine.check_routes)
     limits = config.limits
-    decider = Decider(
-        engine, limits.decision_timeout_ms, remembered=limits.remembered_decisions
-    )
-    latencies = Latencies()
+    decider = Decider(engine, limits.decision_timeout_ms, remembered=limits.remembered_decisions)
+    latencies = Latencies(config.latency.half_life_s)
+    ranking = build_ranking(config.latency, catalogue, prices, latencies, environ)
     upstreams = Upstreams(limits, config.failover)
     breakers = Breakers(config.breaker)
-    accounts = Accounts(catalogue.cost)
+    accounts = Accounts(ranking.costs.cost_of)
+    Learning(ranking, latencies).listen(accounts)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         log.info("starting", providers=catalogue.providers, routers=list(routers))
         await upstreams.start()
+        await ranking.start()
         # In the background: the process is alive, and answers from fallbacks, while it loads.
         loading = asyncio.create_task(decider.start())
         try:
@@ -74,6 +78,7 @@ def create_app(
             with suppress(asyncio.CancelledError):
                 await loading
             await engine.close()
+            await ranking.close()
             await upstreams.close()
             log.info("stopped")
 
@@ -85,10 +90,10 @@ def create_app(
         routers=routers,
         stand_ins=config.stand_ins,
         decider=decider,
-        ranking=Ranking(catalogue, latencies),
-        failover=Failover(upstreams, breakers, accounts),
+        ranking=ranking,
+        failover=Failover(upstreams, breakers),
     )
-    app.state.metrics = Metrics(decider, accounts, breakers)
+    app.state.metrics = Metrics(decider, accounts, breakers, ranking)
     app.state.admin_key = environ.get(admin.ADMIN_KEY_ENV)
     for module in (completions, embeddings, routing, models, health, admin):
         app.include_router(module.routes)

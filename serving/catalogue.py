@@ -1,14 +1,21 @@
-"""Which models the server serves: names, the providers behind them, and whether those are on."""
+"""Which models the server serves: names, the providers behind them, whether those are on, and what
+is known of each."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
-from serving.config import Price, ProviderConfig, ServerConfig, check_base_url
+from serving.config import ProviderConfig, ServerConfig
+from serving.config_base import check_base_url
+from serving.config_ranking import Price
+from serving.eligibility import Capabilities
 from serving.errors import ConfigError
+from serving.prices import Place, PublicPrices, Rates
 from serving.protocols.base import Protocol
-from serving.prices import catalogue_price
+
+_REMEMBERED = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +44,14 @@ class Target:
 class Catalogue:
     """Names to targets. A name is a key of `models`, or `provider/<the upstream's name>`."""
 
-    def __init__(self, config: ServerConfig, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        config: ServerConfig,
+        environ: Mapping[str, str],
+        prices: PublicPrices | None = None,
+    ) -> None:
+        self._prices = prices or PublicPrices(config.prices)
+        self._place = lru_cache(maxsize=_REMEMBERED)(self._find_place)
         self._models = config.models
         self._configs = config.providers
         self._providers = {
@@ -63,14 +77,42 @@ class Catalogue:
             return None
         return Target(name, located[1], provider)
 
-    def price(self, name: str) -> Price | None:
-        """The owner's price, else the public one, of a model that need not be served here."""
+    def upstream_name(self, name: str) -> str | None:
+        """The upstream's own name of a known model, its provider on or off."""
+        located = self._locate(name)
+        return located[1] if located else None
+
+    def rates(self, name: str, input_tokens: int) -> Rates | None:
+        """What a prompt of that size costs: the owner's price, else the public one, of a model that
+        need not be served here."""
         listed = self._models.get(name)
         if listed is not None and listed.price is not None:
-            return listed.price
-        provider, model = self._locate(name) or _split(name)
-        entry = self._configs.get(provider)
-        return catalogue_price(model, provider, entry.base_url if entry else None)
+            return Rates.of(listed.price)
+        return self._prices.rates(self._place(name), input_tokens)
+
+    def price(self, name: str) -> Price | None:
+        """The price of short prompts."""
+        rates = self.rates(name, 1)
+        return rates.price() if rates else None
+
+    def capabilities(self, name: str) -> Capabilities:
+        """What a model can do, as far as the owner says; its context as far as anyone does."""
+        listed = self._models.get(name)
+        place = self._place(name)
+        provider = self._configs.get(place.provider)
+        tags = provider.tags if provider else {}
+        if listed is None:
+            return Capabilities(self._prices.context_window(place), tags=tags)
+        return Capabilities(
+            context_tokens=listed.context_tokens or self._prices.context_window(place),
+            max_output_tokens=listed.max_output_tokens,
+            vision=listed.vision,
+            audio=listed.audio,
+            files=listed.files,
+            tools=listed.tools,
+            structured_output=listed.structured_output,
+            tags={**tags, **listed.tags} if listed.tags else tags,
+        )
 
     def why_off(self, name: str) -> str:
         """For an owner: which variable would switch a known name on; empty for an unknown one."""
@@ -85,6 +127,12 @@ class Catalogue:
     def listed(self) -> list[str]:
         """Names under `models` whose provider is on."""
         return [name for name in self._models if self.target(name)]
+
+    def _find_place(self, name: str) -> Place:
+        provider, model = self._locate(name) or _split(name)
+        entry, on = self._configs.get(provider), self._providers.get(provider)
+        base_url = on.base_url if on else entry.base_url if entry else None
+        return Place(model, provider, base_url)
 
     def _locate(self, name: str) -> tuple[str, str] | None:
         listed = self._models.get(name)

@@ -8,52 +8,16 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
-from urllib.parse import urlsplit
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
-from routing.tasks import ModelName, Router, TaskName
+from routing.tasks import ModelName, Router, Tag, TaskName
+from serving.config_base import BaseUrl, EnvName, ProviderName, Seconds, Strict
+from serving.config_ranking import LatencyConfig, ModelConfig, PricesConfig
 from serving.errors import ConfigError, validation_lines
 
 DEFAULT_CONFIG = Path("configs/serve.yaml")
-
-
-def check_base_url(value: str) -> str:
-    """A base URL such as ``https://api.openai.com/v1``, without a trailing slash.
-
-    Raises ValueError without repeating the value, which may come from the environment.
-    """
-    try:
-        parts = urlsplit(value.strip())
-        _ = parts.port  # raises ValueError for one that is no number
-    except ValueError:
-        raise ValueError("must be a URL such as https://host/v1") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("must be a URL such as https://host/v1")
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise ValueError("must hold no user, password, query or fragment")
-    return value.strip().rstrip("/")
-
-
-BaseUrl = Annotated[str, AfterValidator(check_base_url)]
-EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-ProviderName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$", max_length=64)]
-Seconds = Annotated[float, Field(gt=0)]
-
-
-class Strict(BaseModel):
-    """Base of everything in the file: an unknown key is an error, not silence."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Listen(Strict):
@@ -78,6 +42,8 @@ class ProviderConfig(Strict):
     """Variable that holds the key; null for a provider without keys."""
     api_key_required: bool = True
     """Whether the provider is off while its key's variable is unset or empty."""
+    tags: dict[Tag, Tag] = Field(default_factory=dict)
+    """Of all its models, which may add to them and replace them."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -86,22 +52,6 @@ class ProviderConfig(Strict):
         if self.responses and self.protocol != "openai":
             raise ValueError("responses: only a provider of protocol openai can answer them")
         return self
-
-
-class Price(Strict):
-    """US dollars per million tokens."""
-
-    input: Annotated[float, Field(ge=0)]
-    output: Annotated[float, Field(ge=0)]
-
-
-class ModelConfig(Strict):
-    """A public model name that is not simply `provider/model`, or whose price is the owner's."""
-
-    provider: ProviderName
-    model: Annotated[str, Field(min_length=1, max_length=255)]
-    """The upstream's own name for it."""
-    price: Price | None = None
 
 
 class StandIns(Strict):
@@ -253,6 +203,8 @@ class ServerConfig(Strict):
     providers: dict[ProviderName, ProviderConfig] = Field(default_factory=dict)
     models: dict[ModelName, ModelConfig] = Field(default_factory=dict)
     stand_ins: StandIns | None = None
+    latency: LatencyConfig = LatencyConfig()
+    prices: PricesConfig = PricesConfig()
     limits: Limits = Limits()
     failover: FailoverConfig = FailoverConfig()
     breaker: BreakerConfig = BreakerConfig()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from serving.accounts import Accounts, Exchange
+from serving.accounts import Exchange
 from serving.breaker import Breakers
 from serving.catalogue import Target
 from serving.errors import ApiError, bad_request
@@ -58,10 +58,9 @@ class _Tries:
 class Failover:
     """The one loop that tries again; upstream clients never do."""
 
-    def __init__(self, upstreams: Upstreams, breakers: Breakers, accounts: Accounts) -> None:
+    def __init__(self, upstreams: Upstreams, breakers: Breakers) -> None:
         self.upstreams = upstreams
         self.breakers = breakers
-        self._accounts = accounts
 
     async def ask(
         self,
@@ -86,9 +85,7 @@ class Failover:
                 break
         raise AllFailed(outgoing.protocol, tries)
 
-    def _in_turn(
-        self, candidates: Sequence[Target], trail: Trail, tries: _Tries
-    ) -> list[Target]:
+    def _in_turn(self, candidates: Sequence[Target], trail: Trail, tries: _Tries) -> list[Target]:
         ready: list[Target] = []
         last_resort: list[Target] = []
         for target in candidates:
@@ -157,7 +154,7 @@ class Failover:
         seconds = time.perf_counter() - started
         tries.label = label
         trail.attempts[number] = Attempt(target.name, label, seconds * 1000)
-        self._accounts.failed(target, label, seconds)
+        exchange.failed(target, label, seconds)
         return None
 
 

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 
 from routing.conversation import Conversation, normalise
 from routing.errors import ContractError, InvalidRequest
-from routing.tasks import ROUTER_PREFIX, Pool, preference_pools
+from routing.tasks import ROUTER_PREFIX, Pool, SelectionPolicy, preference_pools
 from serving.catalogue import Catalogue, Target
 from serving.config import Limits, StandIns
 from serving.decider import Decider, Outcome
-from serving.errors import ApiError, bad_request, from_contract, unknown_model
+from serving.errors import ApiError, bad_request, clipped, from_contract, unknown_model
 from serving.failover import Failover
-from serving.ranking import Ranking
+from serving.needs import Need, Tags, need_of
 from serving.protocols.conversation_messages import routed_messages
+from serving.ranking import Ranked, Ranking, merged
 from serving.requests import ModelRequest
 from serving.routers import ServedRouter
 
@@ -33,7 +34,9 @@ class Plan:
     inline: bool
     """Whether the pools are the request's own."""
     conversation: Conversation
-    streamed: bool
+    need: Need
+    decision_only: bool
+    """Whether nothing is forwarded."""
 
     def pool(self, route: str) -> Pool:
         """The pool of a task of this plan."""
@@ -52,12 +55,12 @@ class Gateway:
     ranking: Ranking
     failover: Failover
 
-    def plan(self, asked: ModelRequest, *, decision_only: bool = False) -> Plan:
+    def plan(self, asked: ModelRequest, *, decision_only: bool = False, tags: Tags = ()) -> Plan:
         """What to decide, and among what; raises ApiError for anything that cannot be routed.
 
         Pools inside the request replace those of the router. With them `model` may be a plain name,
         which then is the only fallback. Only where nothing is forwarded (`decision_only`) may they
-        name models that are not served.
+        name models that are not served. Models must have the request's `tags` and the router's.
         """
         router = self._router(asked.model)
         fallbacks = router.fallbacks if router else (asked.model,) if asked.model else ()
@@ -69,6 +72,8 @@ class Gateway:
             pools = router.pools
         else:
             raise bad_request("model must be router:<name>, or give routing_preferences", "model")
+        if router is not None:
+            tags = (*tags, *router.tags.items())
         try:
             conversation = normalise(routed_messages(asked.protocol, asked.fields))
         except ContractError as error:
@@ -79,7 +84,8 @@ class Gateway:
             fallbacks=fallbacks,
             inline=asked.preferences is not None,
             conversation=conversation,
-            streamed=asked.stream,
+            need=need_of(asked.protocol, asked.fields, tags),
+            decision_only=decision_only,
         )
 
     async def decide(self, plan: Plan) -> Outcome:
@@ -87,27 +93,56 @@ class Gateway:
         return await self.decider.decide([pool.route for pool in plan.pools], plan.conversation)
 
     def ranked(self, plan: Plan, outcome: Outcome) -> list[str]:
-        """The chosen task's models best first, then the fallbacks; each once, on or off."""
-        names: list[str] = []
-        if outcome.route is not None:
-            pool = plan.pool(outcome.route)
-            policy = pool.selection_policy
-            names = self.ranking.order(pool.models, policy, streamed=plan.streamed)
-        return list(dict.fromkeys([*names, *plan.fallbacks]))
+        """Names of `ranking_for`, on or off."""
+        return [each.name for each in self.ranking_for(plan, outcome)]
+
+    def ranking_for(self, plan: Plan, outcome: Outcome) -> list[Ranked]:
+        """The chosen task's models best first, then the fallbacks; each once, and none that must
+        not get the request."""
+        models, policy = self._pool(plan, outcome)
+        own = self.ranking.order(
+            models, policy, plan.need, route=outcome.route, explore=not plan.decision_only
+        )
+        rest = self.ranking.order(plan.fallbacks, SelectionPolicy(), plan.need, route=outcome.route)
+        return merged(own, rest)
 
     def candidates(self, plan: Plan, outcome: Outcome) -> list[Target]:
-        """The models to ask, in order: those that are on, else the stand-ins, if there are any."""
-        targets = self._on(self.ranked(plan, outcome))
-        if targets or self.stand_ins is None:
-            return targets
-        own = self.stand_ins.tasks.get(outcome.route) if outcome.route is not None else None
-        return self._on(dict.fromkeys([*([own] if own else []), self.stand_ins.default]))
+        """The models to ask, in order: those that are on, else the stand-ins, if there are any.
 
-    def served(self, name: str) -> Target:
-        """The model behind a plain name; raises ApiError 404."""
+        Raises ApiError where models are on and none of them may get the request.
+        """
+        targets = self._on(self.ranked(plan, outcome))
+        if targets:
+            return targets
+        on = self._on([*self._pool(plan, outcome)[0], *plan.fallbacks])
+        if not on and self.stand_ins is not None:
+            own = self.stand_ins.tasks.get(outcome.route) if outcome.route is not None else None
+            on = self._on(dict.fromkeys([*([own] if own else []), self.stand_ins.default]))
+        barred = self.ranking.barred([target.name for target in on], plan.need)
+        allowed = [target for target in on if target.name not in barred]
+        if on and not allowed:
+            raise nothing_eligible(barred)
+        return allowed
+
+    def passed_over(self, plan: Plan, outcome: Outcome) -> dict[str, str]:
+        """Models of the task and the fallbacks that must not get the request, and why."""
+        names = [*self._pool(plan, outcome)[0], *plan.fallbacks]
+        return dict(self.ranking.barred(names, plan.need))
+
+    def _pool(self, plan: Plan, outcome: Outcome) -> tuple[list[str], SelectionPolicy]:
+        if outcome.route is None:
+            return [], SelectionPolicy()
+        pool = plan.pool(outcome.route)
+        return pool.models, pool.selection_policy
+
+    def served(self, name: str, need: Need | None = None) -> Target:
+        """The model behind a plain name; raises ApiError, 404 for none and 400 for one that must
+        not get a request of that need."""
         target = self.catalogue.target(name) if len(name) <= MAX_MODEL_NAME else None
         if target is None:
             raise unknown_model(name, self.catalogue.why_off(name))
+        if need is not None and (barred := self.ranking.barred([name], need)):
+            raise nothing_eligible(barred)
         return target
 
     def models(self) -> list[str]:
@@ -156,4 +191,12 @@ def nothing_on() -> ApiError:
         "No model of this router is switched on: its providers have no keys on this server.",
         "server_error",
         code="no_model_available",
+    )
+
+
+def nothing_eligible(barred: Mapping[str, str]) -> ApiError:
+    """400: what the request asks of a model, none of those it may go to has."""
+    why = ", ".join(f"{clipped(name)} ({reason})" for name, reason in barred.items())
+    return bad_request(
+        f"No model that this request may go to can take it: {why}.", None, "no_eligible_model"
     )

@@ -16,6 +16,7 @@ from prometheus_client.registry import REGISTRY, Collector
 from serving.accounts import Accounts
 from serving.breaker import Breakers
 from serving.decider import Decider
+from serving.ranking import Ranking
 from serving.request_metrics import PREFIX, RequestCollector
 
 DECISION_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -29,7 +30,9 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # series that nobody
 class Metrics:
     """The registry of one server."""
 
-    def __init__(self, decider: Decider, accounts: Accounts, breakers: Breakers) -> None:
+    def __init__(
+        self, decider: Decider, accounts: Accounts, breakers: Breakers, ranking: Ranking
+    ) -> None:
         self._registry = CollectorRegistry()
         self._decider = decider
         histogram = Histogram(
@@ -40,7 +43,7 @@ class Metrics:
         )
         decider.observe = lambda milliseconds: histogram.observe(milliseconds / 1000)
         self._registry.register(_DecisionCollector(decider))
-        RequestCollector(accounts, breakers, self._registry)
+        RequestCollector(accounts, breakers, ranking, self._registry)
 
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text form; vLLM's too, where it runs in our care."""

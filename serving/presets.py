@@ -15,7 +15,8 @@ from routing.tasks import (
     Router,
     SelectionPolicy,
 )
-from serving.config import Strict, parse, read_yaml
+from serving.config import parse, read_yaml
+from serving.config_base import Strict
 from serving.errors import ConfigError
 
 
@@ -35,6 +36,8 @@ class Preset(Strict):
     description: Annotated[str, Field(max_length=4000)] = ""
     tasks: Annotated[list[PresetPool], Field(min_length=1)]
     fallback_models: Annotated[list[ModelName], Field(min_length=1)]
+    selection_policy: SelectionPolicy = SelectionPolicy()
+    """Of the tasks whose own says nothing."""
 
     @model_validator(mode="after")
     def _is_a_router(self) -> Self:
@@ -52,6 +55,7 @@ class Preset(Strict):
             description=self.description,
             policies=policies,
             fallback_models=self.fallback_models,
+            selection_policy=self.selection_policy,
         )
 
 

@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from serving.accounts import Accounts, Settled
 from serving.breaker import Breakers
+from serving.ranking import Ranking
 
 PREFIX = "pointsman"
 FIRST_BYTE_BUCKETS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0)
@@ -23,9 +24,14 @@ class RequestCollector(Collector):
     """Reads the accounts and the breakers when somebody asks."""
 
     def __init__(
-        self, accounts: Accounts, breakers: Breakers, registry: CollectorRegistry
+        self,
+        accounts: Accounts,
+        breakers: Breakers,
+        ranking: Ranking,
+        registry: CollectorRegistry,
     ) -> None:
         self._accounts = accounts
+        self._ranking = ranking
         self._breakers = breakers
         self._first_byte = Histogram(
             f"{PREFIX}_first_byte_seconds",
@@ -81,6 +87,22 @@ class RequestCollector(Collector):
         for model, state in self._breakers.snapshot().items():
             states.add_metric([accounts.name(model), state], 1)
         yield states
+        for name, text, age in (
+            (
+                "prices_age_seconds",
+                "Since newer prices were fetched.",
+                self._ranking.prices_age_seconds,
+            ),
+            (
+                "latency_age_seconds",
+                "Since Prometheus last told latencies.",
+                self._ranking.latency_age_seconds,
+            ),
+        ):
+            family = GaugeMetricFamily(f"{PREFIX}_{name}", text)
+            if age is not None:
+                family.add_metric([], age)
+            yield family
 
     def _observe(self, settled: Settled) -> None:
         self._first_byte.labels(

@@ -36,6 +36,11 @@ class ModelRequest:
     preferences: list[RoutingPreference] | None
 
 
+def protocol_of(path: str) -> Protocol:
+    """The protocol whose clients call a path."""
+    return Protocol.MESSAGES if path.rstrip("/").endswith("/v1/messages") else Protocol.CHAT
+
+
 async def read_body(request: Request, limits: Limits) -> bytes:
     """The whole body.
 

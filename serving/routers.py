@@ -24,6 +24,8 @@ class ServedRouter:
     description: str
     pools: tuple[Pool, ...]
     fallbacks: tuple[str, ...]
+    tags: Mapping[str, str]
+    """Only models with all of these are asked."""
 
     @cached_property
     def routes(self) -> tuple[Route, ...]:
@@ -76,7 +78,7 @@ def _build(
             if not catalogue.known(model):
                 raise ConfigError(f"{field}[{index}]: {_no_provider(model)}")
     return ServedRouter(
-        router.name, router.description, tuple(pools), tuple(router.fallback_models)
+        router.name, router.description, tuple(pools), tuple(router.fallback_models), router.tags
     )
 
 

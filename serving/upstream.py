@@ -237,9 +237,7 @@ class Upstreams:
         except StreamCut as cut:
             raise UpstreamFailure(cut.label) from None
         rest = self._events(response, splitter, events)
-        return Answer(
-            200, _relayed(response), begun, rest, meter=events.meter, _response=response
-        )
+        return Answer(200, _relayed(response), begun, rest, meter=events.meter, _response=response)
 
     async def _events(
         self, response: aiohttp.ClientResponse, splitter: EventSplitter, events: ClientEvents

@@ -7,7 +7,7 @@ beside them (https://platform.claude.com/docs/en/build-with-claude/prompt-cachin
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -27,6 +27,8 @@ class Usage:
     """Of the prompt, read from the upstream's cache."""
     cache_write_tokens: int = 0
     """Of the prompt, written to that cache at a price of its own."""
+    cache_write_1h_tokens: int = 0
+    """Of those written, the ones that are kept for an hour, which costs more."""
     reasoning_tokens: int = 0
 
 
@@ -43,6 +45,7 @@ def usage_of(protocol: Protocol, answer: Any) -> Usage | None:
             output_tokens=_count(found, "output_tokens"),
             cached_tokens=cached,
             cache_write_tokens=written,
+            cache_write_1h_tokens=_count(found.get("cache_creation"), "ephemeral_1h_input_tokens"),
         )
     chat = "prompt_tokens" in found
     return Usage(
@@ -99,9 +102,4 @@ def _later(start: Usage | None, delta: Usage) -> Usage:
     """Anthropic's `message_delta` counts are cumulative; those of the prompt may be left out."""
     if start is None or delta.input_tokens:
         return delta
-    return Usage(
-        input_tokens=start.input_tokens,
-        output_tokens=delta.output_tokens or start.output_tokens,
-        cached_tokens=start.cached_tokens,
-        cache_write_tokens=start.cache_write_tokens,
-    )
+    return replace(start, output_tokens=delta.output_tokens or start.output_tokens)

@@ -16,8 +16,9 @@ from serving.api import schemas
 from serving.api.record import RequestRecord, record_of
 from serving.api.relay import Departure, relayed
 from serving.catalogue import Target
-from serving.failover import AllFailed
+from serving.failover import AllFailed, Attempt
 from serving.gateway import Gateway, Plan, nothing_on
+from serving.needs import TAGS_HEADER, need_of, parse_tags
 from serving.outgoing import Outgoing
 from serving.protocols.base import Protocol
 from serving.requests import parse, read_body
@@ -52,7 +53,14 @@ async def _complete(protocol: Protocol, request: Request) -> Response:
     assert asked.model is not None
     record.stream = asked.stream
     routed = asked.preferences is not None or asked.model.startswith(ROUTER_PREFIX)
-    work: Plan | Target = gateway.plan(asked) if routed else gateway.served(asked.model)
+    tags = parse_tags(request.headers.getlist(TAGS_HEADER))
+    work: Plan | Target
+    if routed:
+        work = gateway.plan(asked, tags=tags)
+        record.exchange.need = work.need
+    else:
+        record.exchange.need = need_of(protocol, asked.fields, tags)
+        work = gateway.served(asked.model, record.exchange.need)
     outgoing = Outgoing(protocol, asked.fields, stream=asked.stream, headers=request.headers)
     departure = Departure(request.receive)
     try:
@@ -64,7 +72,11 @@ async def _complete(protocol: Protocol, request: Request) -> Response:
 
 
 async def _answer(
-    gateway: Gateway, record: RequestRecord, outgoing: Outgoing, work: Plan | Target, deadline: float
+    gateway: Gateway,
+    record: RequestRecord,
+    outgoing: Outgoing,
+    work: Plan | Target,
+    deadline: float,
 ) -> Answer:
     candidates = [work] if isinstance(work, Target) else await _decided(gateway, record, work)
     try:
@@ -78,6 +90,11 @@ async def _answer(
 async def _decided(gateway: Gateway, record: RequestRecord, plan: Plan) -> list[Target]:
     outcome = await gateway.decide(plan)
     record.router, record.outcome = plan.router, outcome
+    record.exchange.route = outcome.route
+    record.trail.attempts += [
+        Attempt(name, reason, asked=False)
+        for name, reason in gateway.passed_over(plan, outcome).items()
+    ]
     candidates = gateway.candidates(plan, outcome)
     if not candidates:
         raise nothing_on()

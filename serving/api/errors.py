@@ -9,19 +9,14 @@ from starlette.responses import Response
 
 from serving.api.relay import OrjsonResponse
 from serving.errors import ApiError
-from serving.protocols.base import Protocol
 from serving.protocols.errors import error_body_for
+from serving.requests import protocol_of
 
 
 def install(app: FastAPI) -> None:
     """Register the handlers."""
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(HTTPException, _http_error)
-
-
-def protocol_of(path: str) -> Protocol:
-    """The protocol whose clients call a path."""
-    return Protocol.MESSAGES if path.rstrip("/").endswith("/v1/messages") else Protocol.CHAT
 
 
 async def _api_error(request: Request, error: Exception) -> Response:

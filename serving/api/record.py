@@ -12,13 +12,13 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.decider import Outcome, where_raised
 from serving.accounts import Accounts, Exchange
-from serving.api.errors import protocol_of
+from serving.decider import Outcome, where_raised
 from serving.errors import ApiError, clipped
 from serving.failover import Trail
 from serving.headers import COST, TRACE_ID, attempt_headers, decision_headers, trace_id
 from serving.protocols.errors import error_body_for
+from serving.requests import protocol_of
 
 SCOPE_KEY = "pointsman"
 QUIET_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})

@@ -10,6 +10,7 @@ from serving.api import schemas
 from serving.api.record import record_of
 from serving.api.relay import Departure, OrjsonResponse
 from serving.gateway import Gateway
+from serving.needs import TAGS_HEADER, parse_tags
 from serving.protocols.base import Protocol
 from serving.requests import parse, read_body
 
@@ -44,7 +45,8 @@ async def _decide(protocol: Protocol, request: Request) -> Response:
     gateway: Gateway = request.app.state.gateway
     record = record_of(request.scope)
     asked = parse(protocol, await read_body(request, gateway.limits), model_required=False)
-    plan = gateway.plan(asked, decision_only=True)
+    tags = parse_tags(request.headers.getlist(TAGS_HEADER))
+    plan = gateway.plan(asked, decision_only=True, tags=tags)
     departure = Departure(request.receive)
     try:
         outcome = await departure.unless(gateway.decide(plan))

@@ -92,7 +92,9 @@ def tool_turn(provider: str) -> Behaviour:
             for piece in ('{"city"', ': "Oslo"}')
         ]
     head["object"] = "chat.completion.chunk"
-    chunks = [{**head, "choices": [{"index": 0, "delta": d, "finish_reason": None}]} for d in deltas]
+    chunks = [
+        {**head, "choices": [{"index": 0, "delta": d, "finish_reason": None}]} for d in deltas
+    ]
     finish = {"index": 0, "delta": {}, "finish_reason": "tool_calls"}
     chunks += [{**head, "choices": [finish]}, {**head, "choices": [], "usage": usage}]
     return Behaviour(answer=answer, events=[*map(data, chunks), b"data: [DONE]\n\n"])
@@ -319,7 +321,10 @@ async def test_embeddings_are_passed_on(server: Running):
     )
     assert found.data[0].embedding == [0.1, 0.2]
     assert server.upstream.paths == ["/v1/embeddings"]
-    for body, field in (({"model": "router:work", "input": "x"}, "model"), ({"model": "p/m"}, "input")):
+    for body, field in (
+        ({"model": "router:work", "input": "x"}, "model"),
+        ({"model": "p/m"}, "input"),
+    ):
         refused = await server.http.post("/v1/embeddings", json=body)
         assert refused.status_code == 400
         assert refused.json()["error"]["param"] == field

@@ -168,9 +168,7 @@ async def test_a_client_that_leaves_is_followed_to_the_upstream(
     upstream: FakeUpstream, provider: str, protocol: str
 ):
     limits = {"first_byte_s": 30, "idle_s": 30}
-    async with serving(
-        config(upstream, provider, limits=limits), FakeEngine(), upstream
-    ) as server:
+    async with serving(config(upstream, provider, limits=limits), FakeEngine(), upstream) as server:
         await server.ask(PATHS[protocol])
         tasks = len(asyncio.all_tasks())
         for stream, after in ((False, 0), (True, 0), (True, 3)):

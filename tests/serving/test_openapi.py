@@ -58,4 +58,3 @@ def test_no_request_makes_the_server_fail(case: schemathesis.Case):
     if response.status_code >= 400 and case.method != "HEAD":
         error = response.json()["error"]
         assert isinstance(error["message"], str)
-

@@ -11,12 +11,13 @@ import pytest
 import yaml
 from serving_fakes import FakeEngine, task
 
-from routing.tasks import SelectionPolicy
+from routing.tasks import SelectionPolicy, resolve_pools
 from serving.app import create_app
 from serving.catalogue import Catalogue
 from serving.config import ServerConfig, load_config
 from serving.errors import ConfigError
 from serving.latency import Latencies
+from serving.needs import Need
 from serving.presets import load_presets
 from serving.ranking import Ranking
 
@@ -64,6 +65,31 @@ BAD_FILES: list[tuple[dict[str, Any], str]] = [
     ),
     ({"engine": {"checkpoint": "x", "kind": "vllm", "threads": 2}}, "engine.vllm.threads"),
     ({"preset_routers": ["general"]}, "preset_routers"),
+    *(
+        ({"models": {"m": {"provider": "p", "model": "x", **update}}}, f"models.m.{field}")
+        for update, field in (
+            ({"price": {"input": -1, "output": 1}}, "price.input"),
+            ({"price": {"input": 1, "output": float("nan")}}, "price.output"),
+            (
+                {"price": {"input": 1, "output": 1, "cached_input": float("inf")}},
+                "price.cached_input",
+            ),
+            ({"price": {"input": 1, "output": 1, "cache_write": -0.1}}, "price.cache_write"),
+            ({"context_tokens": 0}, "context_tokens"),
+            ({"vision": "perhaps"}, "vision"),
+            ({"tags": {"region": "a b"}}, "tags.region"),
+        )
+    ),
+    ({"providers": {"p": {"base_url": "https://x/v1", "tags": {"": "x"}}}}, "providers.p.tags"),
+    ({"prices": {"refresh_hours": 0}}, "prices.refresh_hours"),
+    ({"latency": {"half_life_s": 0}}, "latency.half_life_s"),
+    ({"latency": {"explore_every": -1}}, "latency.explore_every"),
+    ({"latency": {"prometheus": {"url": "http://x"}}}, "latency.prometheus.query"),
+    ({"routers": [{**ROUTER, "tags": {"a": 1}}]}, "routers[0].tags.a"),
+    (
+        {"routers": [{**ROUTER, "selection_policy": {"weights": {"cost": -1}}}]},
+        "routers[0].selection_policy.weights.cost",
+    ),
 ]
 
 
@@ -192,6 +218,17 @@ def test_the_presets_are_complete():
             assert 10 <= len(entry.description.split()) <= 20, entry.name
 
 
+def test_a_presets_policy_is_that_of_its_tasks(tmp_path: Path):
+    raw = yaml.safe_load((CONFIGS / "presets" / "writing.yaml").read_text())
+    raw["selection_policy"] = {"prefer": "cheapest"}
+    raw["tasks"][0]["selection_policy"] = {"prefer": "fastest"}
+    (tmp_path / "writing.yaml").write_text(yaml.safe_dump(raw))
+    preset = load_presets(tmp_path)["writing"]
+    pools = resolve_pools(preset.router(), preset.tasks)
+    found = [pool.selection_policy.prefer for pool in pools]
+    assert found == ["fastest", *["cheapest"] * (len(pools) - 1)]
+
+
 def test_every_preset_model_has_a_public_price():
     catalogue = Catalogue(SHIPPED, {})
     for preset in PRESETS.values():
@@ -205,11 +242,12 @@ def test_every_preset_model_has_a_public_price():
 def test_a_price_nobody_knows_is_unknown_and_ranks_last():
     catalogue = Catalogue(SHIPPED, {})
     assert catalogue.price("compatible/whatever") is None
-    order = Ranking(catalogue, Latencies()).order(
+    ranked = Ranking(catalogue, Latencies()).order(
         ["compatible/whatever", "anthropic/claude-opus-5-5", "openai/gpt-6-luna"],
         SelectionPolicy(prefer="cheapest"),
-        streamed=False,
+        Need(prompt_tokens=100),
     )
+    order = [each.name for each in ranked]
     assert order == ["openai/gpt-6-luna", "anthropic/claude-opus-5-5", "compatible/whatever"]
 
 
