@@ -123,7 +123,7 @@ class Exchange:
     """The answer of one request, from its first byte to its last."""
 
     accounts: Accounts
-    need: Need = Need()
+    need: Need = field(default_factory=Need)
     route: str | None = None
     settled: Settled | None = None
     _target: Target | None = None

@@ -14,6 +14,7 @@ from serving.eligibility import Capabilities
 from serving.errors import ConfigError
 from serving.prices import Place, PublicPrices, Rates
 from serving.protocols.base import Protocol
+from serving.protocols.translations import Dialect
 
 _REMEMBERED = 4096
 
@@ -28,6 +29,7 @@ class Provider:
     protocols: tuple[Protocol, ...] = (Protocol.CHAT,)
     """What it speaks; the first is what a request of any other protocol is translated to."""
     stream_usage: bool = True
+    dialect: Dialect = field(default_factory=Dialect)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +165,13 @@ def _switched_on(name: str, entry: ProviderConfig, environ: Mapping[str, str]) -
         return None
     if not key.isascii() or not key.isprintable():
         raise ConfigError(f"environment variable {entry.api_key_env}: must be printable ASCII")
-    return Provider(name, base_url, key or None, _protocols(entry), entry.stream_usage)
+    return Provider(
+        name, base_url, key or None, _protocols(entry), entry.stream_usage, _dialect(entry)
+    )
+
+
+def _dialect(entry: ProviderConfig) -> Dialect:
+    return Dialect(**entry.dialect.model_dump())
 
 
 def _protocols(entry: ProviderConfig) -> tuple[Protocol, ...]:

@@ -26,6 +26,21 @@ class Listen(Strict):
     """0 picks a free one."""
 
 
+class DialectConfig(Strict):
+    """What a provider takes beside its protocol's current version: how requests are translated."""
+
+    max_tokens_field: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
+    """What OpenAI calls the limit of output tokens; many other servers know only the old name."""
+    reasoning_effort: bool = True
+    """Whether OpenAI's field of that name is taken."""
+    default_max_tokens: Annotated[int, Field(ge=1)] = 16_384
+    """Sent to Anthropic where the client sets no limit: it requires one."""
+    sampling: bool = False
+    """Whether Anthropic's `temperature` and `top_p` are taken, as by Claude models before 4.7."""
+    thinking_budgets: bool = False
+    """Whether Anthropic's thinking is bounded by a budget, as before 4.6, and not by effort."""
+
+
 class ProviderConfig(Strict):
     """An upstream. Any `provider/model` name reaches it."""
 
@@ -35,6 +50,7 @@ class ProviderConfig(Strict):
     """Whether it answers OpenAI's Responses too; if not, those requests are translated."""
     stream_usage: bool = True
     """Whether a stream's usage may be asked of it by `stream_options`."""
+    dialect: DialectConfig = DialectConfig()
     base_url: BaseUrl | None = None
     base_url_env: EnvName | None = None
     """Variable that holds the base URL; the provider is off while it is unset or empty."""

@@ -1,7 +1,7 @@
 """Remembers decisions, so that asking again about the same turn costs no forward pass.
 
-Agents do so all the time: each call of a tool loop, and each retry, brings the conversation that was
-decided at its last user turn. Kept are digests and decisions, no text.
+Agents do so all the time: each call of a tool loop, and each retry, brings the conversation that
+was decided at its last user turn. Kept are digests and decisions, no text.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Prometheus metrics: of decisions and the engine that makes them; of answers, see RequestCollector.
+"""Prometheus metrics, of decisions and of the engine that makes them.
 
 Counts are read when they are asked for, so that a decision pays for one histogram alone. Labels
 have few values, none of them from a client.

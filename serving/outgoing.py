@@ -13,7 +13,8 @@ import orjson
 from serving.catalogue import Target
 from serving.errors import bad_request
 from serving.protocols.base import Protocol, Translation, Untranslatable
-from serving.protocols.translations import translation
+from serving.protocols.translations import Dialect, translation
+from serving.protocols.unsigned_thinking import without_unsigned_thinking
 
 OWN_FIELDS = frozenset({"routing_preferences"})
 """Fields that are the server's business and never forwarded."""
@@ -22,7 +23,8 @@ PATHS = {
     Protocol.RESPONSES: "/responses",
     Protocol.MESSAGES: "/messages",
 }
-ANTHROPIC_VERSION = "2023-06-01"
+ANTHROPIC_VERSION = "2026-10-21"
+"""What translated requests are written for; a client's own goes before it."""
 _RELAYED_HEADERS = {
     "anthropic-beta": re.compile(r"[A-Za-z0-9_., -]{1,512}"),
     "anthropic-version": re.compile(r"[0-9-]{1,20}"),
@@ -38,6 +40,8 @@ class Call:
     """What is spoken; None where nothing but relaying is asked, as for embeddings."""
     path: str
     body: bytes
+    client: Protocol = Protocol.CHAT
+    """In whose words the client is answered."""
     headers: Mapping[str, str] = field(default_factory=dict)
     translation: Translation | None = None
     """From the client's protocol to this one; None where they are the same."""
@@ -94,14 +98,15 @@ class Outgoing:
             for name, pattern in _RELAYED_HEADERS.items()
             if headers and (value := headers.get(name)) and pattern.fullmatch(value)
         }
-        self._made: dict[Protocol, tuple[dict[str, Any], Translation | None]] = {}
+        self._made: dict[tuple[Protocol, Dialect], tuple[dict[str, Any], Translation | None]] = {}
 
     def call(self, target: Target) -> Call:
         spoken = target.provider.protocols
         protocol = self.protocol if self.protocol in spoken else spoken[0]
-        made = self._made.get(protocol)
+        key = protocol, target.provider.dialect
+        made = self._made.get(key)
         if made is None:
-            made = self._made[protocol] = self._translated(protocol)
+            made = self._made[key] = self._translated(*key)
         body, translated = made
         headers: dict[str, str] = {}
         if protocol is Protocol.MESSAGES:
@@ -116,15 +121,22 @@ class Outgoing:
             protocol=protocol,
             path=PATHS[protocol],
             body=dumped(body),
+            client=self.protocol,
             headers=headers,
             translation=translated,
             hide_usage=wanted is not None and translated is None,
         )
 
-    def _translated(self, protocol: Protocol) -> tuple[dict[str, Any], Translation | None]:
+    def _translated(
+        self, protocol: Protocol, dialect: Dialect
+    ) -> tuple[dict[str, Any], Translation | None]:
         body = {key: value for key, value in self.fields.items() if key not in OWN_FIELDS}
-        translated = translation(self.protocol, protocol)
-        return (body if translated is None else translated.request(body)), translated
+        translated = translation(self.protocol, protocol, dialect)
+        if translated is not None:
+            return translated.request(body), translated
+        if protocol is Protocol.MESSAGES:
+            body = without_unsigned_thinking(body)
+        return body, None
 
     def _usage_to_ask(self, body: Mapping[str, Any], target: Target) -> dict[str, Any] | None:
         """Stream options that ask for the usage; None where nobody need ask."""

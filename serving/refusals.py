@@ -27,7 +27,8 @@ _WORDS: tuple[tuple[re.Pattern[str], Refusal], ...] = (
     (
         re.compile(
             r"context[ _]length|context[ _]window|maximum context|prompt is too long"
-            r"|input is too long|too many (?:input )?tokens|max(?:imum)? (?:input )?tokens? exceeded"
+            r"|input is too long|too many (?:input )?tokens"
+            r"|max(?:imum)? (?:input )?tokens? exceeded"
             r"|exceeds? the (?:maximum|model'?s?) .{0,40}tokens?",
             re.IGNORECASE,
         ),

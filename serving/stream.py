@@ -10,6 +10,7 @@ import orjson
 
 from serving.outgoing import Call
 from serving.protocols.base import Protocol, parse_events
+from serving.protocols.errors import reshape_event
 from serving.sse import is_error, raw_events
 from serving.usage import UsageMeter
 
@@ -36,6 +37,7 @@ class ClientEvents:
 
     def __init__(self, call: Call, request: Mapping[str, Any]) -> None:
         assert call.protocol is not None, "only a model's answer is a stream of events"
+        self._client = call.client
         self._hide_usage = call.hide_usage
         self._chat = call.protocol is Protocol.CHAT
         self._translation = call.translation.stream(dict(request)) if call.translation else None
@@ -44,7 +46,9 @@ class ClientEvents:
         """Whether the upstream itself told the client of an error."""
 
     def feed(self, events: bytes) -> bytes:
-        """The client's bytes; raises StreamCut for an error that the client must be told of."""
+        """The client's bytes; raises StreamCut for events that are none of the protocol's."""
+        if self.told and self._translation is not None:
+            return b""
         if _USAGE.search(events):
             self.meter.read(events)
             if self._hide_usage:
@@ -57,14 +61,16 @@ class ClientEvents:
 
     def finish(self) -> bytes:
         """What the client is still owed at a regular end."""
-        return b"" if self._translation is None else self._translation.finish()
+        return b"" if self._translation is None or self.told else self._translation.finish()
 
     def _translated(self, events: bytes) -> list[bytes]:
         assert self._translation is not None
         pieces: list[bytes] = []
         for each in parse_events(events):
             if is_error(each.data):
-                raise StreamCut("error")
+                pieces.append(reshape_event(self._client, each.data))
+                self.told = True
+                break
             if self._chat and each.data == b"[DONE]":
                 continue
             try:

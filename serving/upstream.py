@@ -229,6 +229,8 @@ class Upstreams:
                 raise UpstreamFailure("cut")
             if len(first) > MAX_HELD:
                 raise UpstreamFailure("invalid")
+        if not payload.startswith((b"{", b"[DONE]")):
+            raise UpstreamFailure("invalid")
         if is_error(payload):
             raise _error_in_answer(payload, target)
         events = ClientEvents(call, request)

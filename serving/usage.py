@@ -33,7 +33,7 @@ class Usage:
 
 
 def usage_of(protocol: Protocol, answer: Any) -> Usage | None:
-    """The usage that a whole answer (or an event that carries one) tells; None where it tells none."""
+    """The usage of a whole answer, or of an event that carries one; None where it tells none."""
     found = answer.get("usage") if isinstance(answer, dict) else None
     if not isinstance(found, dict):
         return None

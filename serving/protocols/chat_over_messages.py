@@ -35,7 +35,7 @@ class ChatOverMessages:
         """A Messages body of a Chat Completions body; raises Untranslatable."""
         return messages_request(body, Accepts(self.max_tokens, self.sampling, self.budgets))
 
-    def answer(self, body: dict[str, Any]) -> dict[str, Any]:
+    def answer(self, body: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
         """A Chat completion of a Message; raises ValueError for what is none."""
         return completion_of(body)
 

@@ -26,7 +26,7 @@ class MessagesOverChat:
         """A Chat Completions body of a Messages body; raises Untranslatable."""
         return chat_request(body, limit_field=self.limit_field, effort=self.reasoning_effort)
 
-    def answer(self, body: dict[str, Any]) -> dict[str, Any]:
+    def answer(self, body: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
         """A Message of a Chat completion; raises ValueError for what is none."""
         return message_of(body)
 

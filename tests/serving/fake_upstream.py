@@ -167,7 +167,7 @@ class FakeUpstream:
                     await response.write(event[at : at + 7])
                     await asyncio.sleep(0.001)
             elif how.kind == "huge":
-                await response.write(b"data: " + b"x" * 2**16)
+                await response.write(b"data: " * (number == 0) + b'{"x":"' + b"x" * 2**19)
             else:
                 await response.write(event)
         return response

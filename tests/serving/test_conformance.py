@@ -86,7 +86,7 @@ def tool_turn(provider: str) -> Behaviour:
     deltas: list[dict[str, Any]] = []
     for index, call in enumerate(calls):
         start = {**call, "index": index, "function": {"name": "weather", "arguments": ""}}
-        deltas.append({"role": "assistant", "tool_calls": [start]})
+        deltas.append({"tool_calls": [start]} | ({} if index else {"role": "assistant"}))
         deltas += [
             {"tool_calls": [{"index": index, "function": {"arguments": piece}}]}
             for piece in ('{"city"', ': "Oslo"}')
@@ -307,7 +307,7 @@ async def test_keys_go_where_each_protocol_wants_them(upstream: FakeUpstream):
         await server.ask("/v1/messages", model="p/m", headers=headers)
     anthropic, openai = upstream.headers
     assert anthropic["x-api-key"].startswith("sk-owner")
-    assert anthropic["anthropic-version"] == "2023-06-01"
+    assert anthropic["anthropic-version"] == "2026-10-21"
     assert anthropic["anthropic-beta"] == "x-2026"
     assert "authorization" not in anthropic
     assert openai["authorization"].startswith("Bearer sk-owner")
