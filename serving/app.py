@@ -19,6 +19,7 @@ from fastapi import FastAPI
 from serving import logs
 from serving.accounts import Accounts
 from serving.api import admin, completions, embeddings, errors, health, models, routing, schemas
+from serving.api.application import Application
 from serving.api.record import RequestRecorder
 from serving.breaker import Breakers
 from serving.catalogue import Catalogue
@@ -82,7 +83,8 @@ def create_app(
             await upstreams.close()
             log.info("stopped")
 
-    app = FastAPI(title="Pointsman", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = Application(title="Pointsman", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.recorder = RequestRecorder(accounts)
     app.state.started = int(time.time())
     app.state.gateway = Gateway(
         limits=limits,
@@ -99,7 +101,6 @@ def create_app(
         app.include_router(module.routes)
     errors.install(app)
     _describe(app)
-    app.add_middleware(RequestRecorder, accounts=accounts)
     return app
 
 

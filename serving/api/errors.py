@@ -15,11 +15,12 @@ from serving.requests import protocol_of
 
 def install(app: FastAPI) -> None:
     """Register the handlers."""
-    app.add_exception_handler(ApiError, _api_error)
+    app.add_exception_handler(ApiError, api_error)
     app.add_exception_handler(HTTPException, _http_error)
 
 
-async def _api_error(request: Request, error: Exception) -> Response:
+async def api_error(request: Request, error: Exception) -> Response:
+    """The answer for an ApiError."""
     assert isinstance(error, ApiError)
     # A body that was refused unread would be taken for the connection's next request.
     headers = {"connection": "close"} if error.status in (408, 413) else None

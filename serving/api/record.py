@@ -85,16 +85,13 @@ def record_of(scope: Scope) -> RequestRecord:
 
 
 class RequestRecorder:
-    """Outermost middleware: makes the record, adds its headers, logs one line, hides our faults."""
+    """Outermost: makes the record, adds its headers, logs one line, hides our faults."""
 
-    def __init__(self, app: ASGIApp, accounts: Accounts) -> None:
-        self._app = app
+    def __init__(self, accounts: Accounts) -> None:
         self._accounts = accounts
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, app: ASGIApp) -> None:
+        """Let `app` answer an HTTP request."""
         started = time.perf_counter()
         record = RequestRecord(
             trace_id(Headers(scope=scope).get("traceparent")), Exchange(self._accounts)
@@ -110,7 +107,7 @@ class RequestRecorder:
 
         fault: str | None = None
         try:
-            await self._app(scope, receive, send_with_headers)
+            await app(scope, receive, send_with_headers)
         except ClientDisconnect:
             record.broken, record.status = "client gone", record.status or CLIENT_GONE
         except Exception as error:

@@ -37,29 +37,38 @@ class OrjsonResponse(Response):
 
 
 class Departure:
-    """Notices that the client has left; begins once the body has been read."""
+    """Notices that the client has left, and cancels what is done for it; begins once the body has
+    been read."""
 
     def __init__(self, receive: Receive) -> None:
+        self._left = False
+        self._working: asyncio.Task[Any] | None = None
         self._task = asyncio.ensure_future(self._watch(receive))
 
-    @staticmethod
-    async def _watch(receive: Receive) -> None:
+    async def _watch(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
+        self._left = True
+        if self._working is not None:
+            self._working.cancel()
 
     async def unless(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of `work`; if the client leaves first, `work` is cancelled and
         ClientDisconnect raised."""
-        task = asyncio.ensure_future(work)
+        if self._left:
+            work.close()
+            raise ClientDisconnect
+        # Within this task: one of its own for each request would cost more than the whole watch.
+        task = self._working = asyncio.current_task()
+        assert task is not None
         try:
-            await asyncio.wait({task, self._task}, return_when=asyncio.FIRST_COMPLETED)
-            if not task.done():
-                raise ClientDisconnect
-            return task.result()
+            return await work
+        except asyncio.CancelledError:
+            if self._left and task.uncancel() == 0:
+                raise ClientDisconnect from None
+            raise
         finally:
-            if not task.done():
-                task.cancel()
-                await asyncio.wait({task})
+            self._working = None
 
     def close(self) -> None:
         """Stop watching."""

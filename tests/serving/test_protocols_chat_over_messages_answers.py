@@ -45,7 +45,7 @@ USAGE = {
 
 
 def answered(body: dict[str, Any]) -> ChatCompletion:
-    return ChatCompletion.model_validate(OVER.answer(body))
+    return ChatCompletion.model_validate(OVER.answer(body, {}))
 
 
 class TestAnswer:
@@ -102,7 +102,7 @@ class TestAnswer:
     @pytest.mark.parametrize("body", [{}, [], None, {"type": "error", "error": {}}])
     def test_no_answer(self, body: Any) -> None:
         with pytest.raises(ValueError, match="without content"):
-            OVER.answer(body)
+            OVER.answer(body, {})
 
 
 def sent(kind: str, **fields: Any) -> bytes:

@@ -30,7 +30,7 @@ def choice(finish: str = "stop", **message: Any) -> dict[str, Any]:
 
 def answered(first: dict[str, Any], **fields: Any) -> Message:
     body = {"id": "c1", "object": "chat.completion", "created": 1, "model": "gpt", **fields}
-    return Message.model_validate(OVER.answer(body | {"choices": [first]}))
+    return Message.model_validate(OVER.answer(body | {"choices": [first]}, {}))
 
 
 def call(id_: str, arguments: Any, name: str = "add") -> dict[str, Any]:
@@ -113,7 +113,7 @@ class TestAnswer:
     )
     def test_no_answer(self, body: Any) -> None:
         with pytest.raises(ValueError, match="without a message"):
-            OVER.answer(body)
+            OVER.answer(body, {})
 
 
 USAGE = {"prompt_tokens": 9, "completion_tokens": 4, "prompt_tokens_details": {"cached_tokens": 2}}

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import BaseModel
 
-from serving.protocols.base import Event, parse_events
+from serving.protocols.base import Event, Protocol, parse_events
 from serving.protocols.responses_over_chat import ResponsesOverChat
 from serving.sse import EventSplitter
 
@@ -69,7 +69,7 @@ def translated(
 ) -> bytes:
     """The client's bytes for an upstream's, which arrive cut at `pieces`."""
     translation = TRANSLATION.stream(REQUEST | (request or {}))
-    splitter = EventSplitter()
+    splitter = EventSplitter(Protocol.CHAT)
     cuts = [0, *sorted(pieces or []), len(stream)]
     out = b""
     for start, end in pairwise(cuts):

@@ -178,7 +178,7 @@ PROVIDERS = {
         ({"K": "  "}, []),
         ({"K": "sk"}, ["keyed"]),
         ({"U": "http://localhost:1/v1"}, ["any"]),
-        ({"K": "sk", "U": "http://localhost:1/v1", "UK": "x"}, ["keyed", "any"]),
+        ({"K": "sk", "U": "http://localhost:1/v1", "UK": "sk-any"}, ["keyed", "any"]),
     ],
 )
 def test_the_environment_switches_providers_on(environ: dict[str, str], on: list[str]):

@@ -106,7 +106,7 @@ async def test_cheapest_and_fastest_rank_the_pool(upstream: FakeUpstream):
     ]
     config = config_for(upstream, routers=routers, models=prices)
     async with serving(config, FakeEngine(), upstream) as server:
-        latencies = server.app.state.gateway.failover._latencies
+        latencies = server.app.state.gateway.ranking._latency
         latencies.observe("p/slow", streamed=False, seconds=0.9)
         latencies.observe("p/quick", streamed=False, seconds=0.1)
         cheapest = (await server.decision({"model": "router:work"})).json()

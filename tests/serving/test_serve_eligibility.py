@@ -11,7 +11,8 @@ from serving.app import create_app
 from serving.config import ServerConfig
 from serving.errors import ApiError
 from serving.needs import Need
-from serving.requests import parse_chat
+from serving.protocols.base import Protocol
+from serving.requests import parse
 
 IMAGE = {
     "role": "user",
@@ -129,6 +130,7 @@ def test_a_model_asked_for_by_name_is_bound_by_the_requests_tags() -> None:
 
 
 def _chat(model: str) -> Any:
-    return parse_chat(
-        b'{"model": "%s", "messages": [{"role": "user", "content": "coding"}]}' % model.encode()
+    return parse(
+        Protocol.CHAT,
+        b'{"model": "%s", "messages": [{"role": "user", "content": "coding"}]}' % model.encode(),
     )
