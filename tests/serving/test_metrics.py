@@ -28,13 +28,15 @@ async def test_decisions_are_counted_by_outcome(server: Running) -> None:
     assert before["pointsman_engine_ready"] == 1
     await server.chat("coding please")
     await server.chat("nothing of the kind")
-    server.engine.script = None  # type: ignore[assignment]
     await server.chat("coding please")
+    server.engine.script = None  # type: ignore[assignment]
+    await server.chat("coding again")
     after = await scrape(server)
-    assert after["pointsman_decisions_total[decided]"] == 1
+    assert after["pointsman_decisions_total[decided]"] == 2
+    assert after["pointsman_decisions_remembered_total"] == 1
     assert after["pointsman_decisions_total[no_task_matches]"] == 1
     assert after["pointsman_decisions_total[engine_error]"] == 1
-    assert after["pointsman_decision_seconds_count"] == 3
+    assert after["pointsman_decision_seconds_count"] == 4
     assert after["pointsman_engine_decisions_total"] == 3
     assert after["pointsman_checkpoint[0123456789ab]"] == 1
 
