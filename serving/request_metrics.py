@@ -6,6 +6,7 @@ can name any `provider/model`, and each new label would be memory for ever.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Histogram
@@ -53,13 +54,13 @@ class RequestCollector(Collector):
             "attempts",
             "Requests to models by result: a status, or what happened instead of an answer.",
             ("model", "result"),
-            dict(accounts.attempts),
+            _items(accounts.attempts),
         )
         yield _counts(
             "tokens",
             "Tokens by kind: input (neither of the next two), cached, cache_write, output.",
             ("model", "kind"),
-            dict(accounts.tokens),
+            _items(accounts.tokens),
         )
         yield _counts(
             "cost_dollars",
@@ -71,7 +72,7 @@ class RequestCollector(Collector):
             "unaccounted_answers",
             "Answers whose cost is not known: their upstream told no usage, or there is no price.",
             ("model", "missing"),
-            dict(accounts.unknown),
+            _items(accounts.unknown),
         )
         yield _counts(
             "broken_streams",
@@ -108,6 +109,10 @@ class RequestCollector(Collector):
         self._first_byte.labels(
             self._accounts.name(settled.target.name), str(settled.streamed).lower()
         ).observe(settled.first_byte_s)
+
+
+def _items(counter: Counter[tuple[str, str]]) -> dict[tuple[str, ...], float]:
+    return {tuple(key): count for key, count in dict(counter).items()}
 
 
 def _counts(

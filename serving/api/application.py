@@ -1,8 +1,8 @@
 """The ASGI application: a FastAPI one, with a short way for the calls that matter.
 
-FastAPI knows every route, for its OpenAPI document, for wrong methods and for the admin calls. A call
-that asks a model goes to its handler at once: the layers between would take longer than all that the
-server does for it.
+FastAPI knows every route, for its OpenAPI document, for wrong methods and for the admin calls. A
+call that asks a model goes to its handler at once: the layers between would take longer than all
+that the server does for it.
 """
 
 from __future__ import annotations
