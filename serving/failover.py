@@ -167,7 +167,7 @@ class AllFailed(Exception):
         self._tries = tries
 
     def answer(self) -> Answer:
-        """What the client gets: the last upstream's error or one of ours, and when to come again."""
+        """What the client gets: the last upstream's error or ours, and when to come again."""
         tries = self._tries
         headers: dict[str, str] = {}
         if tries.last is not None:
