@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 from scripts.bench.gateway.mock import PATH
 
 TIMEOUT_S = 60
+KEPT_S = 2.0
+"""A connection that rested for longer is opened anew: servers close theirs, some after 5 s."""
 TALK = 10
 """Requests of a soak that belong to one conversation."""
 NUMBER = "@NUMBER@"
@@ -115,10 +117,13 @@ class Client:
         self._call = call
         self._path = parts.path
         self._connection = http.client.HTTPConnection(parts.hostname, parts.port, TIMEOUT_S)
+        self._used = time.monotonic()
 
     def ask(self) -> tuple[int, bytes, float]:
         """Status, body and milliseconds of one answer."""
         headers = {"content-type": "application/json", **self._call.headers}
+        if time.monotonic() - self._used > KEPT_S:
+            self._connection.close()  # the request opens it
         start = time.perf_counter()
         try:
             self._connection.request("POST", self._path, self._call.body.encode(), headers)
@@ -127,6 +132,7 @@ class Client:
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()
             raise LoadFailed(f"{self._call.url}: {error!r}") from None
+        self._used = time.monotonic()
         return response.status, body, (time.perf_counter() - start) * 1000
 
     def close(self) -> None:
