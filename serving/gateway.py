@@ -126,6 +126,8 @@ class Gateway:
 
     def passed_over(self, plan: Plan, outcome: Outcome) -> dict[str, str]:
         """Models of the task and the fallbacks that must not get the request, and why."""
+        if not plan.need.hard:
+            return {}
         names = [*self._pool(plan, outcome)[0], *plan.fallbacks]
         return dict(self.ranking.barred(names, plan.need))
 

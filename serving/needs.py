@@ -77,6 +77,12 @@ class Need:
     tags: Tags = ()
     """All of these must hold; one name with two values can hold for no model."""
 
+    @property
+    def hard(self) -> bool:
+        """Whether anything is asked that a model may lack for certain; see `eligibility.HARD`."""
+        seen = self.vision or self.audio or self.files
+        return bool(seen or self.tools or self.structured_output or self.tags)
+
 
 def need_of(protocol: Protocol, body: dict[str, Any], tags: Tags = ()) -> Need:
     """The need of a client's body; `tags` are those of its header and its router."""

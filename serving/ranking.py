@@ -30,7 +30,7 @@ class Ranked:
 
     name: str
     expected_cost: float | None
-    """US dollars."""
+    """US dollars; worked out, like the next, only where the policy weighs one of them."""
     expected_seconds: float | None
     score: float
     """Lower is better; comparable within one pool."""
@@ -143,6 +143,8 @@ class Ranking:
     ) -> list[Ranked]:
         if not models:
             return []
+        if not (weights.cost or weights.latency):  # the list's own order: nothing to work out
+            return [Ranked(m, None, None, i / len(models)) for i, m in enumerate(models)]
         costs: list[float | None] = []
         seconds: list[float | None] = []
         for model in models:

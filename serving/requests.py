@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import orjson
 from pydantic import Field, TypeAdapter, ValidationError
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from routing.tasks import RoutingPreference
 from serving.config import Limits
@@ -68,16 +68,18 @@ async def read_body(request: Request, limits: Limits) -> bytes:
 
 
 async def _pieces(request: Request, idle_s: float) -> AsyncIterator[bytes]:
-    stream = request.stream()
-    while True:
+    # Not request.stream(), which needs a wait more for each body, and each wait its time limit.
+    more = True
+    while more:
         try:
             async with asyncio.timeout(idle_s):
-                chunk = await anext(stream, None)
+                message = await request.receive()
         except TimeoutError:
             raise ApiError(408, "The body did not arrive in time.", code="timeout") from None
-        if chunk is None:
-            return
-        yield chunk
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        more = message.get("more_body", False)
+        yield message.get("body", b"")
 
 
 def parse(protocol: Protocol, body: bytes, *, model_required: bool = True) -> ModelRequest:

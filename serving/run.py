@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import json
 import os
 import shlex
@@ -33,6 +34,8 @@ from serving.local_process import POLL_S, LocalUpstreamProcess, answers, free_po
 GRACE_S = 15.0
 """Requests under way may take this long to end after a stop signal."""
 BACKLOG = 1024
+GC_NEW_OBJECTS = 20_000
+"""New objects that set off a collection of the young: some hundred requests' worth."""
 
 log = structlog.get_logger("pointsman")
 
@@ -70,6 +73,10 @@ def serve(
     if local is not None:
         environ[config.local_upstream.url_env] = local.base_url
     app = create_app(config, engine=engine, environ=environ)
+    # What is loaded now stays; a full collection over it would stall requests again and again.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_NEW_OBJECTS, 20, 50)
     _run(_serve(app, config, local))
 
 

@@ -184,11 +184,9 @@ class Upstreams:
     ) -> Answer:
         chunks: list[bytes] = []
         size = 0
-        while True:
+        while not response.content.at_eof():
             async with asyncio.timeout(self._limits.idle_s):
                 chunk = await response.content.read(_READ)
-            if not chunk:
-                break
             size += len(chunk)
             if size > self._limits.answer_bytes:
                 response.close()
