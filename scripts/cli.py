@@ -18,6 +18,7 @@ from scripts.export_command import export
 from scripts.logs import log_to_stderr as _log_to_stderr
 from scripts.places import CONFIGS, ROOT, config_path
 from scripts.plan_command import plan
+from scripts.threads import settle_threads
 
 app = typer.Typer(
     help="Train, evaluate and serve a model that routes requests to models.",
@@ -195,9 +196,7 @@ def main() -> None:
     """Run the command; an error meant for its user is one line, not a traceback."""
     from routing.errors import ContractError
 
-    # Must stand before torch is imported. OpenMP threads that never spin cost a decision a third
-    # more time; threads that spin for long ruin every other process on the machine.
-    os.environ.setdefault("GOMP_SPINCOUNT", "30000")
+    settle_threads()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:

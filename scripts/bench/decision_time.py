@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import random
 import statistics
@@ -99,8 +98,6 @@ def main() -> None:
     parser.add_argument("--rest", type=float, default=1.0, help="seconds before each decision")
     arguments = parser.parse_args()
 
-    # As the server runs: OpenMP's idle threads spin for a moment only.
-    os.environ.setdefault("GOMP_SPINCOUNT", "30000")
     import torch
 
     from scripts.base_model import ensure_base

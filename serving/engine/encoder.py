@@ -17,8 +17,8 @@ from transformers import AutoModel
 from routing.encoder import EncoderRef, EncoderTokenizer, find_encoder
 from routing.errors import UnsupportedCheckpoint
 
-CHUNK = 32
-"""Texts of one pass."""
+CHUNK = 16
+"""Texts of one pass, at most: of like length, because all are padded to the longest."""
 
 Array = NDArray[np.float32]
 
@@ -88,17 +88,22 @@ class Embedder:
 
     @torch.inference_mode()  # type: ignore[untyped-decorator, unused-ignore]
     def _compute(self, texts: list[str]) -> list[Array]:
-        vectors: list[Array] = []
-        for start in range(0, len(texts), CHUNK):
-            tokens = [self._tokenizer(text) for text in texts[start : start + CHUNK]]
-            longest = max(map(len, tokens))
-            ids = torch.tensor([[*each, *[0] * (longest - len(each))] for each in tokens])
-            mask = torch.tensor([[1] * len(each) + [0] * (longest - len(each)) for each in tokens])
+        tokens = [self._tokenizer(text) for text in texts]
+        order = sorted(range(len(texts)), key=lambda index: len(tokens[index]))
+        vectors: dict[int, Array] = {}
+        for start in range(0, len(order), CHUNK):
+            chunk = order[start : start + CHUNK]
+            longest = len(tokens[chunk[-1]])
+            ids = torch.tensor([tokens[i] + [0] * (longest - len(tokens[i])) for i in chunk])
+            mask = torch.tensor(
+                [[1] * len(tokens[i]) + [0] * (longest - len(tokens[i])) for i in chunk]
+            )
             states = self._model(input_ids=ids, attention_mask=mask).last_hidden_state
             weights = mask[..., None].to(states.dtype)
             means = (states * weights).sum(1) / weights.sum(1)
-            vectors += [row.copy() for row in F.normalize(means, dim=-1).numpy()]
-        return vectors
+            rows = F.normalize(means, dim=-1).numpy()
+            vectors.update((index, row.copy()) for index, row in zip(chunk, rows, strict=True))
+        return [vectors[index] for index in range(len(texts))]
 
 
 SHORTLIST_ENCODER = EncoderRef(

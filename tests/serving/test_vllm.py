@@ -34,7 +34,6 @@ OPTIONS = {"enforce_eager": True}
 @pytest.fixture(scope="module", autouse=True)
 def small_cache() -> None:
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
-    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
 
 
 def vllm_engine(checkpoint: TinyCheckpoint, **updates: Any) -> VllmEngine:
@@ -96,8 +95,8 @@ async def test_what_was_read_is_not_read_again(engine: VllmEngine) -> None:
     before = engine.metrics()
     await engine.decide(ROUTES, say(*texts))
     after = engine.metrics()
-    # All but the last block of tokens comes from the cache.
-    assert after.tokens_computed - before.tokens_computed < 150
+    # All but the last block of tokens comes from the cache, and blocks are small.
+    assert after.tokens_computed - before.tokens_computed <= 32
     assert after.tokens_cached > before.tokens_cached + 100
 
 

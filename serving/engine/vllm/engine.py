@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -28,10 +27,10 @@ from serving.engine.base import (
 from serving.engine.checkpoint import Contract, pointer_head
 from serving.engine.prefixes import PrefixMemo
 from serving.engine.readout import PointerStrategy
+from serving.engine.vllm.embeddings import Embed, Embeddings
 from serving.engine.vllm.reader import StateReader, reader_metrics
 
 Array = NDArray[Any]
-Embed = Callable[[Sequence[str]], Array]
 
 ROUTERS = 512
 """Routers whose projected lines are kept: a few kilobytes each."""
@@ -40,9 +39,8 @@ ROUTERS = 512
 class VllmEngine:
     """Decides by one forward pass in vLLM, many at a time.
 
-    `embed` gives the vectors of texts for a checkpoint with an encoder; it is loaded by
-    `load_embedder` when the engine starts and runs on a thread of its own. More than `max_waiting`
-    decisions under way raise EngineBusy.
+    `load_embedder` loads what embeds texts, for a checkpoint with an encoder. More than
+    `max_waiting` decisions under way raise EngineBusy.
     """
 
     name = "vllm"
@@ -59,9 +57,7 @@ class VllmEngine:
         self.version = contract.manifest.version
         self._prefixes = PrefixMemo(contract.layout)
         self._reader = reader
-        self._load_embedder = load_embedder
-        self._embed: Embed | None = None
-        self._threads = ThreadPoolExecutor(1, thread_name_prefix="pointsman-encoder")
+        self._embeddings = None if load_embedder is None else Embeddings(load_embedder)
         self._max_waiting = max_waiting
         self._under_way = self._decisions = self._batched = 0
         self._routers: OrderedDict[bytes, asyncio.Task[Array]] = OrderedDict()
@@ -76,9 +72,8 @@ class VllmEngine:
 
     async def start(self) -> None:
         """Load what there is to load and decide once; raises EngineError, UnsupportedCheckpoint."""
-        if self._load_embedder is not None:
-            loop = asyncio.get_running_loop()
-            self._embed = await loop.run_in_executor(self._threads, self._load_embedder)
+        if self._embeddings is not None:
+            await self._embeddings.start()
         await self._reader.start()
         await self.decide(WARM_UP_ROUTES, WARM_UP)
         self._decisions = self._batched = 0
@@ -107,7 +102,8 @@ class VllmEngine:
         for task in self._routers.values():
             task.cancel()
         self._routers.clear()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._embeddings is not None:
+            self._embeddings.close()
         await self._reader.close()
 
     def trouble(self) -> str | None:
@@ -169,13 +165,7 @@ class VllmEngine:
         return None if vectors is None else vectors.reshape(1, TEXTS_A_TURN, -1)
 
     async def _vectors(self, texts: Sequence[str]) -> Array | None:
-        if self._embed is None:
-            return None
-        loop = asyncio.get_running_loop()
-        try:
-            return await loop.run_in_executor(self._threads, self._embed, texts)
-        except RuntimeError as error:  # the executor was shut down
-            raise EngineError(f"the encoder failed: {error}") from error
+        return None if self._embeddings is None else await self._embeddings(texts)
 
 
 def _failed(task: asyncio.Task[Array]) -> bool:

@@ -28,6 +28,9 @@ Array = NDArray[Any]
 
 WATCH_S = 0.5
 FIRST_BACK_OFF_S, LAST_BACK_OFF_S = 1.0, 60.0
+CPU_CACHE_BYTES = 2 * 2**30
+"""Of keys and values without a GPU, unless `VLLM_CPU_KVCACHE_SPACE` (GiB) or the options say."""
+_PARALLEL = {"tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"}
 
 log = structlog.get_logger("pointsman")
 
@@ -59,7 +62,6 @@ def start_vllm(folder: Path, settings: VllmSettings) -> Any:
         ("VLLM_NO_USAGE_STATS", "1"),
         ("VLLM_WORKER_MULTIPROC_METHOD", "spawn"),
         ("VLLM_LOGGING_LEVEL", "WARNING"),
-        ("VLLM_CPU_KVCACHE_SPACE", "2"),  # GiB, without a GPU
     ):
         os.environ.setdefault(name, value)
     from vllm import AsyncEngineArgs
@@ -77,10 +79,9 @@ def start_vllm(folder: Path, settings: VllmSettings) -> Any:
         special = {"structured_outputs_config": compact}
     dtype = settings.dtype
     if current_platform.is_cpu():
-        # "auto" makes float16 of float32 weights, which CPUs are slow at, and compiling takes
-        # longer than it saves.
+        # "auto" makes float16 of float32 weights, which CPUs are slow at.
         dtype = "float32" if dtype == "auto" else dtype
-        special["enforce_eager"] = True
+        special |= _on_cpu(settings.options or {})
     arguments = AsyncEngineArgs(
         model=str(folder),
         max_model_len=settings.max_model_len,
@@ -90,6 +91,22 @@ def start_vllm(folder: Path, settings: VllmSettings) -> Any:
         **{**special, **(settings.options or {})},
     )
     return AsyncLLM.from_engine_args(arguments)
+
+
+def _on_cpu(options: dict[str, Any]) -> dict[str, Any]:
+    """Arguments that suit a CPU and short new turns; `options` are the owner's, which go before."""
+    # Compiling takes longer than it saves. Only whole blocks of tokens are cached: of the default's
+    # 128, up to 127 old tokens would be computed again with each new turn. 32 is the least.
+    found: dict[str, Any] = {"enforce_eager": True, "block_size": 32}
+    if not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
+        found["kv_cache_memory_bytes"] = CPU_CACHE_BYTES
+    if not _PARALLEL & options.keys():
+        # By default the model is in a process of its own, bound to all cores but one, and both
+        # processes poll for each other: while one waits, and for a second after each decision.
+        from vllm.v1.executor.uniproc_executor import UniProcExecutor
+
+        found["distributed_executor_backend"] = UniProcExecutor
+    return found
 
 
 class InProcessReader:
@@ -193,8 +210,11 @@ class InProcessReader:
             with suppress(asyncio.CancelledError):
                 await self._watch
             self._watch = None
-        await self._shut_down()
         self._trouble = "the engine was closed"
+        handler = getattr(self._llm, "output_handler", None)
+        if handler is not None and not self.under_way:
+            handler.cancel()  # else vLLM logs the end of its child as a failure
+        await self._shut_down()
 
     async def _pool(self, tokens: Tokens, task: str) -> Array:
         from vllm import PoolingParams
