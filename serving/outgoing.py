@@ -40,8 +40,6 @@ class Call:
     """What is spoken; None where nothing but relaying is asked, as for embeddings."""
     path: str
     body: bytes
-    client: Protocol = Protocol.CHAT
-    """In whose words the client is answered."""
     headers: Mapping[str, str] = field(default_factory=dict)
     translation: Translation | None = None
     """From the client's protocol to this one; None where they are the same."""
@@ -121,7 +119,6 @@ class Outgoing:
             protocol=protocol,
             path=PATHS[protocol],
             body=dumped(body),
-            client=self.protocol,
             headers=headers,
             translation=translated,
             hide_usage=wanted is not None and translated is None,

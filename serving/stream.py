@@ -9,8 +9,7 @@ from typing import Any
 import orjson
 
 from serving.outgoing import Call
-from serving.protocols.base import Protocol, parse_events
-from serving.protocols.errors import reshape_event
+from serving.protocols.base import parse_events
 from serving.sse import is_error, raw_events
 from serving.usage import UsageMeter
 
@@ -37,9 +36,7 @@ class ClientEvents:
 
     def __init__(self, call: Call, request: Mapping[str, Any]) -> None:
         assert call.protocol is not None, "only a model's answer is a stream of events"
-        self._client = call.client
         self._hide_usage = call.hide_usage
-        self._chat = call.protocol is Protocol.CHAT
         self._translation = call.translation.stream(dict(request)) if call.translation else None
         self.meter = UsageMeter(call.protocol)
         self.told = False
@@ -47,8 +44,6 @@ class ClientEvents:
 
     def feed(self, events: bytes) -> bytes:
         """The client's bytes; raises StreamCut for events that are none of the protocol's."""
-        if self.told and self._translation is not None:
-            return b""
         if _USAGE.search(events):
             self.meter.read(events)
             if self._hide_usage:
@@ -67,12 +62,8 @@ class ClientEvents:
         assert self._translation is not None
         pieces: list[bytes] = []
         for each in parse_events(events):
-            if is_error(each.data):
-                pieces.append(reshape_event(self._client, each.data))
-                self.told = True
-                break
-            if self._chat and each.data == b"[DONE]":
-                continue
+            # A translation tells the client of an error itself, and nothing after it.
+            self.told = self.told or is_error(each.data)
             try:
                 pieces.append(self._translation.feed(each))
             except ValueError:

@@ -46,14 +46,15 @@ def usage_of(protocol: Protocol, answer: Any) -> Usage | None:
             cached_tokens=cached,
             cache_write_tokens=written,
             cache_write_1h_tokens=_count(found.get("cache_creation"), "ephemeral_1h_input_tokens"),
+            reasoning_tokens=_count(found.get("output_tokens_details"), "thinking_tokens"),
         )
     chat = "prompt_tokens" in found
+    prompt = found.get("prompt_tokens_details" if chat else "input_tokens_details")
     return Usage(
         input_tokens=_count(found, "prompt_tokens" if chat else "input_tokens"),
         output_tokens=_count(found, "completion_tokens" if chat else "output_tokens"),
-        cached_tokens=_count(
-            found.get("prompt_tokens_details" if chat else "input_tokens_details"), "cached_tokens"
-        ),
+        cached_tokens=_count(prompt, "cached_tokens"),
+        cache_write_tokens=_count(prompt, "cache_write_tokens"),
         reasoning_tokens=_count(
             found.get("completion_tokens_details" if chat else "output_tokens_details"),
             "reasoning_tokens",
@@ -63,7 +64,7 @@ def usage_of(protocol: Protocol, answer: Any) -> Usage | None:
 
 def _count(found: Any, name: str) -> int:
     value = found.get(name) if isinstance(found, dict) else None
-    return value if isinstance(value, int) and value > 0 else 0
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
 
 class UsageMeter:

@@ -15,6 +15,7 @@ from serving.api.relay import Departure, relayed
 from serving.errors import bad_request
 from serving.failover import AllFailed
 from serving.gateway import Gateway
+from serving.needs import TAGS_HEADER, Need, parse_tags
 from serving.outgoing import Passed
 from serving.protocols.base import Protocol
 from serving.requests import json_object, read_body
@@ -37,7 +38,8 @@ async def embeddings(request: Request) -> Response:
         raise bad_request("model must be a model's own name here: routers choose none", "model")
     if fields.get("input") is None:
         raise bad_request("input is required", "input")
-    target = gateway.served(model)
+    record.exchange.need = Need(tags=parse_tags(request.headers.getlist(TAGS_HEADER)))
+    target = gateway.served(model, record.exchange.need)
     departure = Departure(request.receive)
     try:
         asking = gateway.failover.ask(

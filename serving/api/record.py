@@ -66,6 +66,7 @@ class RequestRecord:
         if self.trail.attempts:
             fields["model"] = self.trail.model
             fields["attempts"] = [f"{a.model}={a.result}" for a in self.trail.attempts]
+            fields["attempt_ms"] = [round(a.milliseconds, 1) for a in self.trail.attempts]
             fields["stream"] = self.stream
         settled = self.exchange.settled
         if settled is not None and settled.usage is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import orjson
@@ -39,7 +40,7 @@ class Emitter:
         return b"".join(events)
 
 
-class _Item:
+class _Item(ABC):
     """`item` is the item as it is now, and as it stays once it is closed."""
 
     def __init__(self, emit: Emitter, index: int, item: dict[str, Any]) -> None:
@@ -56,8 +57,9 @@ class _Item:
             self.item = self._final(status)
             self._emit("response.output_item.done", output_index=self._index, item=self.item)
 
+    @abstractmethod
     def _final(self, status: str) -> dict[str, Any]:
-        raise NotImplementedError
+        """The item as it is told when it is done."""
 
     def _say(self, kind: str, **fields: Any) -> None:
         self._emit(kind, item_id=self.item["id"], output_index=self._index, **fields)

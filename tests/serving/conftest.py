@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
+from clock import Clock
 from serving_fakes import FakeEngine, FakeUpstream, Running, config_for, serving
 
 
@@ -25,3 +26,8 @@ def engine() -> FakeEngine:
 async def server(upstream: FakeUpstream, engine: FakeEngine) -> AsyncIterator[Running]:
     async with serving(config_for(upstream), engine, upstream) as running:
         yield running
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()

@@ -6,24 +6,13 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
+from clock import Clock
 from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.breaker import Breakers
 from serving.config import BreakerConfig
 from serving.retry_after import retry_after_s
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 def breakers(clock: Clock, **config: float) -> Breakers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from clock import Clock
 
 from serving.exploration import Exploration
 from serving.latency import ASSUMED_TOKENS_PER_SECOND, FAILURE_SECONDS, Latencies
@@ -10,18 +11,6 @@ from serving.needs import Need
 
 STREAM = Need(prompt_tokens=100, stream=True)
 WHOLE = Need(prompt_tokens=100)
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture
