@@ -18,7 +18,7 @@ export TOKENIZERS_PARALLELISM := false
 INPUTS := pyproject.toml configs/constraints.txt scripts/install.sh scripts/base_model.py
 BIN := $(VENV)/bin
 
-.PHONY: serve test check data train eval experiments export bench-data bench-train bench-decision bench-shortlist bench-decision-time bench-gateway clean help
+.PHONY: serve test check data train eval experiments export bench-data bench-train bench-decision bench-shortlist bench-decision-time bench-gateway bench-soak clean help
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -68,6 +68,9 @@ bench-shortlist: $(VENV)/.dev ## Decisions among 8 to 256 routes: FILES=one file
 
 bench-decision-time: $(VENV)/.dev ## Decision time, caches warm and cold
 	$(BIN)/python -m scripts.bench.decision_time --checkpoint $(CHECKPOINT)
+
+bench-soak: $(VENV)/.dev ## Memory of the embedded engine over 20,000 decisions
+	$(BIN)/python -m scripts.bench.soak --checkpoint $(CHECKPOINT) $(BENCH)
 
 bench-gateway: $(VENV)/.dev ## The gateway's speed beside LiteLLM's and Portkey's: BENCH="--soak 200000"
 	$(BIN)/python -m scripts.bench.gateway --install $(BENCH)
