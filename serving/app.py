@@ -35,6 +35,7 @@ from serving.metrics import Metrics
 from serving.prices import PublicPrices
 from serving.ranking_setup import build_ranking
 from serving.routers import build_routers
+from serving.storage.database import open_database
 from serving.upstream import Upstreams
 
 log = structlog.get_logger("pointsman")
@@ -62,12 +63,15 @@ def create_app(
     ranking = build_ranking(config.latency, catalogue, prices, latencies, environ)
     upstreams = Upstreams(limits, config.failover)
     breakers = Breakers(config.breaker)
+    database = open_database(config.storage, environ)
     accounts = Accounts(ranking.costs.cost_of)
     Learning(ranking, latencies).listen(accounts)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         log.info("starting", providers=catalogue.providers, routers=list(routers))
+        if database is not None:
+            await database.start()
         await upstreams.start()
         await ranking.start()
         # In the background: the process is alive, and answers from fallbacks, while it loads.
@@ -81,6 +85,8 @@ def create_app(
             await engine.close()
             await ranking.close()
             await upstreams.close()
+            if database is not None:
+                await database.close()
             log.info("stopped")
 
     app = Application(title="Pointsman", lifespan=lifespan, docs_url=None, redoc_url=None)
@@ -96,6 +102,7 @@ def create_app(
         failover=Failover(upstreams, breakers),
     )
     app.state.metrics = Metrics(decider, accounts, breakers, ranking)
+    app.state.database = database
     app.state.admin_key = environ.get(admin.ADMIN_KEY_ENV)
     for module in (completions, embeddings, routing, models, health, admin):
         app.include_router(module.routes)

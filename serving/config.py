@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_v
 from routing.tasks import ModelName, Router, Tag, TaskName
 from serving.config_base import BaseUrl, EnvName, ProviderName, Seconds, Strict
 from serving.config_ranking import LatencyConfig, ModelConfig, PricesConfig
+from serving.config_storage import StorageConfig
 from serving.errors import ConfigError, validation_lines
 
 DEFAULT_CONFIG = Path("configs/serve.yaml")
@@ -225,6 +226,8 @@ class ServerConfig(Strict):
     failover: FailoverConfig = FailoverConfig()
     breaker: BreakerConfig = BreakerConfig()
     local_upstream: LocalUpstream = LocalUpstream()
+    storage: StorageConfig | None = None
+    """Left out, nothing outlives the server: routers are those of this file, and no keys are kept."""
 
     @model_validator(mode="after")
     def _known_providers(self) -> Self:
@@ -252,6 +255,8 @@ def load_config(path: str | Path) -> ServerConfig:
     if config.local_upstream.base:
         base = {"base": (folder / config.local_upstream.base).resolve()}
         update["local_upstream"] = config.local_upstream.model_copy(update=base)
+    if config.storage:
+        update["storage"] = config.storage.within(folder)
     return config.model_copy(update=update)
 
 

@@ -1,0 +1,32 @@
+"""Where the server keeps what outlives it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field
+
+from serving.config_base import EnvName, Seconds, Strict
+
+SQLITE_FILE = "sqlite:///"
+
+
+class StorageConfig(Strict):
+    """A database for routers, keys and records."""
+
+    url: str = "sqlite:///pointsman.db"
+    """`sqlite:///file`, relative to the configuration file, or `postgresql://user@host/database`."""
+    url_env: EnvName = "POINTSMAN_DATABASE_URL"
+    """Variable whose value replaces `url`; a password belongs there."""
+    connections: Annotated[int, Field(ge=1, le=100)] = 5
+    """To PostgreSQL, of each worker process."""
+    timeout_s: Seconds = 5
+    """To connect, for a statement, and for SQLite's lock."""
+
+    def within(self, folder: Path) -> Self:
+        """With SQLite's file, where its path is relative, in `folder`."""
+        file = self.url.removeprefix(SQLITE_FILE)
+        if file == self.url or not file or file.startswith((":", "/")):
+            return self
+        return self.model_copy(update={"url": f"{SQLITE_FILE}{(folder / file).resolve()}"})

@@ -1,0 +1,17 @@
+"""What alembic runs: the caller's connection, within the caller's transaction."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from serving.storage.schema import metadata
+
+connection = context.config.attributes["connection"]
+context.configure(
+    connection=connection,
+    target_metadata=metadata,
+    # SQLite changes a table by copying it.
+    render_as_batch=connection.dialect.name == "sqlite",
+)
+with context.begin_transaction():
+    context.run_migrations()
