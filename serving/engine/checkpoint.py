@@ -31,6 +31,7 @@ from routing.pointer import POINTER_FILE, PointerHead
 from routing.tokenizer import FileTokenizer
 from serving.engine.encoder import Embedder, load_encoder
 from serving.engine.readout import IdentifierStrategy, PointerStrategy, ReadOutStrategy
+from serving.engine.token_memo import RememberingTokenizer
 
 TOKENIZER_FILE = "tokenizer.json"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
@@ -63,7 +64,7 @@ def read_contract(folder: Path) -> Contract:
     """
     manifest = load_manifest(folder, verify=False)
     _require(folder, [TOKENIZER_FILE])
-    tokenizer = FileTokenizer(folder / TOKENIZER_FILE)
+    tokenizer = RememberingTokenizer(folder / TOKENIZER_FILE)
     if tokenizer.size > manifest.base.vocabulary:
         raise UnsupportedCheckpoint(
             f"{folder / TOKENIZER_FILE} has {tokenizer.size} tokens, "
