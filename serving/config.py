@@ -227,7 +227,7 @@ class ServerConfig(Strict):
     breaker: BreakerConfig = BreakerConfig()
     local_upstream: LocalUpstream = LocalUpstream()
     storage: StorageConfig | None = None
-    """Left out, nothing outlives the server: routers are those of this file, and no keys are kept."""
+    """Left out, nothing outlives the server: routers are those of this file alone."""
 
     @model_validator(mode="after")
     def _known_providers(self) -> Self:
