@@ -18,7 +18,18 @@ from fastapi import FastAPI
 
 from serving import logs
 from serving.accounts import Accounts
-from serving.api import admin, completions, embeddings, errors, health, models, routing, schemas
+from serving.api import (
+    admin,
+    completions,
+    embeddings,
+    errors,
+    health,
+    models,
+    router_admin,
+    router_schemas,
+    routing,
+    schemas,
+)
 from serving.api.application import Application
 from serving.api.record import RequestRecorder
 from serving.breaker import Breakers
@@ -34,7 +45,7 @@ from serving.learning import Learning
 from serving.metrics import Metrics
 from serving.prices import PublicPrices
 from serving.ranking_setup import build_ranking
-from serving.routers import build_routers
+from serving.router_setup import build_registry
 from serving.storage.database import open_database
 from serving.upstream import Upstreams
 
@@ -56,14 +67,14 @@ def create_app(
     prices = PublicPrices(config.prices)
     catalogue = Catalogue(config, environ, prices)
     engine = engine or switchable_engine(config.engine, environ)
-    routers = build_routers(config, catalogue, engine.check_routes)
+    database = open_database(config.storage, environ)
+    routers = build_registry(config, catalogue, engine, database)
     limits = config.limits
     decider = Decider(engine, limits.decision_timeout_ms, remembered=limits.remembered_decisions)
     latencies = Latencies(config.latency.half_life_s)
     ranking = build_ranking(config.latency, catalogue, prices, latencies, environ)
     upstreams = Upstreams(limits, config.failover)
     breakers = Breakers(config.breaker)
-    database = open_database(config.storage, environ)
     accounts = Accounts(ranking.costs.cost_of)
     Learning(ranking, latencies).listen(accounts)
 
@@ -72,6 +83,7 @@ def create_app(
         log.info("starting", providers=catalogue.providers, routers=list(routers))
         if database is not None:
             await database.start()
+        await routers.start()
         await upstreams.start()
         await ranking.start()
         # In the background: the process is alive, and answers from fallbacks, while it loads.
@@ -85,6 +97,7 @@ def create_app(
             await engine.close()
             await ranking.close()
             await upstreams.close()
+            await routers.close()
             if database is not None:
                 await database.close()
             log.info("stopped")
@@ -104,7 +117,7 @@ def create_app(
     app.state.metrics = Metrics(decider, accounts, breakers, ranking)
     app.state.database = database
     app.state.admin_key = environ.get(admin.ADMIN_KEY_ENV)
-    for module in (completions, embeddings, routing, models, health, admin):
+    for module in (completions, embeddings, routing, models, health, admin, router_admin):
         app.include_router(module.routes)
     errors.install(app)
     _describe(app)
@@ -114,7 +127,8 @@ def create_app(
 def _describe(app: FastAPI) -> None:
     """Add to the OpenAPI document what bodies refer to."""
     document = app.openapi()
-    document.setdefault("components", {}).setdefault("schemas", {}).update(schemas.components())
+    known = document.setdefault("components", {}).setdefault("schemas", {})
+    known.update(schemas.components() | router_schemas.components())
 
 
 def from_environment() -> FastAPI:

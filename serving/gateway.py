@@ -17,6 +17,7 @@ from serving.needs import Need, Tags, need_of
 from serving.protocols.conversation_messages import routed_messages
 from serving.ranking import Ranked, Ranking, merged
 from serving.requests import ModelRequest
+from serving.router_registry import RouterRegistry
 from serving.routers import ServedRouter
 
 MAX_MODEL_NAME = 255
@@ -28,7 +29,9 @@ class Plan:
     """A request that is to be routed."""
 
     router: str | None
-    """Name of the configured router; None where the request brings its own pools only."""
+    """Name of the router; None where the request brings its own pools only."""
+    router_label: str | None
+    """With its revision, if it has any: `name@3`."""
     pools: tuple[Pool, ...]
     fallbacks: tuple[str, ...]
     inline: bool
@@ -49,11 +52,17 @@ class Gateway:
 
     limits: Limits
     catalogue: Catalogue
-    routers: Mapping[str, ServedRouter]
+    routers: RouterRegistry
     stand_ins: StandIns | None
     decider: Decider
     ranking: Ranking
     failover: Failover
+
+    async def prepare(self, asked: ModelRequest) -> None:
+        """Fetch what `plan` may need and does not know: an older revision that is named. Raises
+        ApiError."""
+        if asked.model is not None and "@" in asked.model and asked.model.startswith(ROUTER_PREFIX):
+            await self.routers.prepare(asked.model.removeprefix(ROUTER_PREFIX))
 
     def plan(self, asked: ModelRequest, *, decision_only: bool = False, tags: Tags = ()) -> Plan:
         """What to decide, and among what; raises ApiError for anything that cannot be routed.
@@ -80,6 +89,7 @@ class Gateway:
             raise from_contract(error) from None
         return Plan(
             router=router.name if router else None,
+            router_label=router.label if router else None,
             pools=pools,
             fallbacks=fallbacks,
             inline=asked.preferences is not None,
@@ -160,10 +170,7 @@ class Gateway:
     def _router(self, model: str | None) -> ServedRouter | None:
         if model is None or not model.startswith(ROUTER_PREFIX):
             return None
-        router = self.routers.get(model.removeprefix(ROUTER_PREFIX))
-        if router is None:
-            raise unknown_model(model)
-        return router
+        return self.routers.find(model.removeprefix(ROUTER_PREFIX))
 
     def _inline_pools(self, asked: ModelRequest, *, served_only: bool) -> tuple[Pool, ...]:
         assert asked.preferences is not None

@@ -56,6 +56,7 @@ async def _complete(protocol: Protocol, request: Request) -> Response:
     tags = parse_tags(request.headers.getlist(TAGS_HEADER))
     work: Plan | Target
     if routed:
+        await gateway.prepare(asked)
         work = gateway.plan(asked, tags=tags)
         record.exchange.need = work.need
     else:
@@ -89,7 +90,7 @@ async def _answer(
 
 async def _decided(gateway: Gateway, record: RequestRecord, plan: Plan) -> list[Target]:
     outcome = await gateway.decide(plan)
-    record.router, record.outcome = plan.router, outcome
+    record.router, record.outcome = plan.router_label, outcome
     record.exchange.route = outcome.route
     record.trail.attempts += [
         Attempt(name, reason, asked=False)

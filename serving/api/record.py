@@ -35,6 +35,7 @@ class RequestRecord:
     trace_id: str
     exchange: Exchange
     router: str | None = None
+    """Its label: `name@3`."""
     outcome: Outcome | None = None
     trail: Trail = field(default_factory=Trail)
     stream: bool = False

@@ -46,13 +46,14 @@ async def _decide(protocol: Protocol, request: Request) -> Response:
     record = record_of(request.scope)
     asked = parse(protocol, await read_body(request, gateway.limits), model_required=False)
     tags = parse_tags(request.headers.getlist(TAGS_HEADER))
+    await gateway.prepare(asked)
     plan = gateway.plan(asked, decision_only=True, tags=tags)
     departure = Departure(request.receive)
     try:
         outcome = await departure.unless(gateway.decide(plan))
     finally:
         departure.close()
-    record.router, record.outcome = plan.router, outcome
+    record.router, record.outcome = plan.router_label, outcome
     if plan.inline:
         models = gateway.ranked(plan, outcome)
     else:
@@ -65,7 +66,7 @@ async def _decide(protocol: Protocol, request: Request) -> Response:
             "routes": decision.routes if decision else [],
             "confidence": decision.confidence if decision else None,
             "distribution": decision.distribution if decision else None,
-            "router": plan.router,
+            "router": plan.router_label,
             "reason": outcome.reason,
             "trace_id": record.trace_id,
         }
