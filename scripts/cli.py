@@ -218,7 +218,7 @@ def _for_the_user(error: Exception) -> bool:
         "training.recipe": ("RecipeError",),
         "training.evaluation.deciders": ("EvaluationError",),
         "serving.errors": ("ConfigError",),
-        "serving.run": ("PortBusy",),
+        "serving.listening": ("PortBusy",),
     }
     for module, names in known.items():
         loaded = sys.modules.get(module)

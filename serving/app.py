@@ -20,6 +20,7 @@ from serving import logs
 from serving.accounts import Accounts
 from serving.api import admin, completions, embeddings, errors, health, models, routing, schemas
 from serving.api.application import Application
+from serving.api.departure import Drain
 from serving.api.record import RequestRecorder
 from serving.breaker import Breakers
 from serving.catalogue import Catalogue
@@ -34,6 +35,7 @@ from serving.learning import Learning
 from serving.metrics import Metrics
 from serving.prices import PublicPrices
 from serving.ranking_setup import build_ranking
+from serving.readiness import Readiness
 from serving.routers import build_routers
 from serving.storage.database import open_database
 from serving.upstream import Upstreams
@@ -90,7 +92,13 @@ def create_app(
             log.info("stopped")
 
     app = Application(title="Pointsman", lifespan=lifespan, docs_url=None, redoc_url=None)
-    app.recorder = RequestRecorder(accounts)
+    drain = Drain()
+    app.recorder = RequestRecorder(accounts, drain)
+    app.state.drain = drain
+    app.state.readiness = Readiness(lambda: drain.stopping)
+    app.state.readiness.add("engine", lambda: decider.state, required=True)
+    if database is not None:
+        app.state.readiness.add("database", lambda: None if database.ready else "does not answer")
     app.state.started = int(time.time())
     app.state.gateway = Gateway(
         limits=limits,

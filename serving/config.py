@@ -14,17 +14,12 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_v
 
 from routing.tasks import ModelName, Router, Tag, TaskName
 from serving.config_base import BaseUrl, EnvName, ProviderName, Seconds, Strict
+from serving.config_listen import DrainConfig, Listen
 from serving.config_ranking import LatencyConfig, ModelConfig, PricesConfig
 from serving.config_storage import StorageConfig
 from serving.errors import ConfigError, validation_lines
 
 DEFAULT_CONFIG = Path("configs/serve.yaml")
-
-
-class Listen(Strict):
-    host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65535)] = 8080
-    """0 picks a free one."""
 
 
 class DialectConfig(Strict):
@@ -210,6 +205,7 @@ class ServerConfig(Strict):
     """A whole file."""
 
     listen: Listen = Listen()
+    drain: DrainConfig = DrainConfig()
     engine: EngineConfig | None = None
     presets: Path | None = None
     """Folder of preset files."""

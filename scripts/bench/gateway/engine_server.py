@@ -59,7 +59,7 @@ def _first(names: tuple[str, ...]) -> Decision:
 def main() -> None:
     if "torch" in sys.modules:
         raise SystemExit("the server imported torch: its memory would not be the gateway's alone")
-    serve(sys.argv[1], engine=FirstRoute())
+    serve(sys.argv[1], make_engine=FirstRoute)
 
 
 if __name__ == "__main__":
