@@ -110,6 +110,7 @@ def create_app(
         failover=Failover(upstreams, breakers),
     )
     app.state.metrics = Metrics(decider, accounts, breakers, ranking)
+    app.state.scrape = app.state.metrics.exposition
     app.state.database = database
     app.state.admin_key = environ.get(admin.ADMIN_KEY_ENV)
     for module in (completions, embeddings, routing, models, health, admin):

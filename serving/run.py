@@ -14,7 +14,6 @@ import aiohttp
 import structlog
 
 from serving import logs
-from serving.app import create_app
 from serving.config import EngineKind, ServerConfig, load_config, with_engine
 from serving.engine.base import EngineFactory
 from serving.errors import ConfigError
@@ -22,7 +21,6 @@ from serving.listening import check_port_free, curl_example, reachable_url
 from serving.local_process import POLL_S, LocalUpstreamProcess, free_port
 from serving.service_manager import tell_service_manager
 from serving.stopping import StopSignals
-from serving.worker import serve_application, settle_memory
 
 log = structlog.get_logger("pointsman")
 
@@ -115,6 +113,9 @@ def _alone(
     config: ServerConfig, environ: Mapping[str, str], make_engine: EngineFactory | None
 ) -> Service:
     """Everything in this process."""
+    from serving.app import create_app
+    from serving.worker import serve_application, settle_memory
+
     app = create_app(config, engine=make_engine() if make_engine else None, environ=environ)
     settle_memory()
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from typing import Any
+
+LAST_WORDS_S = 2.0
+"""For telling the clients of streams that the server stops."""
 
 
 class StopSignals:
@@ -24,9 +28,11 @@ class StopSignals:
         (self.hurry if self.asked.is_set() else self.asked).set()
 
 
-async def ends(task: asyncio.Future[None], limit_s: float, unless: asyncio.Event) -> bool:
+async def ends(
+    task: asyncio.Future[Any], limit_s: float | None, unless: asyncio.Event | None = None
+) -> bool:
     """Whether `task` ends within the limit and before the event is set; it is left running."""
-    event = asyncio.ensure_future(unless.wait())
+    event = asyncio.ensure_future((unless or asyncio.Event()).wait())
     await asyncio.wait({task, event}, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
     event.cancel()
     return task.done()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import structlog
@@ -13,10 +14,8 @@ from granian.server.embed import Server
 from serving.api.departure import Drain
 from serving.config_listen import DrainConfig, Listen
 from serving.listening import make_server
-from serving.stopping import StopSignals, ends
+from serving.stopping import LAST_WORDS_S, StopSignals, ends
 
-LAST_WORDS_S = 2.0
-"""For telling the clients of streams that the server stops."""
 GC_NEW_OBJECTS = 20_000
 """New objects that set off a collection of the young: some hundred requests' worth."""
 
@@ -32,15 +31,23 @@ def settle_memory() -> None:
 
 
 async def serve_application(
-    app: FastAPI, listen: Listen, drain: DrainConfig, stop: StopSignals
+    app: FastAPI,
+    listen: Listen,
+    drain: DrainConfig,
+    stop: StopSignals,
+    serving: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
     """Returns when the server was told to stop and its requests have ended, one way or another.
 
+    `serving` is called once requests are taken.
     The application's lifespan is left in any case: what is to be written at the end is written.
     """
     async with app.router.lifespan_context(app):
         server = make_server(app, listen.host, listen.port, lifespan=False)
         task = asyncio.ensure_future(server.serve())
+        if serving is not None:
+            await asyncio.sleep(0)  # the socket is bound at its first step
+            await serving()
         asked = asyncio.ensure_future(stop.asked.wait())
         await asyncio.wait({task, asked}, return_when=asyncio.FIRST_COMPLETED)
         asked.cancel()

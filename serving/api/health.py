@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import APIRouter
@@ -10,7 +11,6 @@ from starlette.responses import Response
 
 from serving.api.relay import OrjsonResponse
 from serving.gateway import Gateway
-from serving.metrics import Metrics
 from serving.readiness import Readiness
 
 routes = APIRouter()
@@ -46,5 +46,5 @@ async def readyz(request: Request) -> Response:
 @routes.get("/metrics")
 async def metrics(request: Request) -> Response:
     """Prometheus metrics; each is described in README."""
-    found: Metrics = request.app.state.metrics
-    return Response(found.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    scrape: Callable[[], Awaitable[bytes]] = request.app.state.scrape
+    return Response(await scrape(), media_type="text/plain; version=0.0.4; charset=utf-8")

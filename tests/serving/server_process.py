@@ -1,4 +1,4 @@
-"""A server in processes of its own, as `pointsman serve` starts it, with fakes as its neighbours."""
+"""A server in processes of its own, as `pointsman serve` starts it, between fakes."""
 
 from __future__ import annotations
 
