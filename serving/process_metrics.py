@@ -13,7 +13,9 @@ PROCESSES = ("worker", "engine")
 def restarts(counts: Mapping[str, int]) -> Metric:
     """Of processes by kind; only a supervisor restarts any."""
     family = CounterMetricFamily(
-        "pointsman_process_restarts", "Processes that died and were started anew.", labels=["process"]
+        "pointsman_process_restarts",
+        "Processes that died and were started anew.",
+        labels=["process"],
     )
     for process in PROCESSES:
         family.add_metric([process], counts.get(process, 0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import os
 import subprocess
@@ -67,15 +68,13 @@ class ServerProcess:
         """Wait for `/readyz`."""
 
         async def asked() -> bool:
+            assert self.process.returncode is None, (self.said, self.log)
             try:
                 return (await self.http.get("/readyz")).json()["status"] == "ready"
             except httpx.TransportError:
                 return False
 
-        async with asyncio.timeout(START_S):
-            while not await asked():
-                assert self.process.returncode is None, (self.said, self.log)
-                await asyncio.sleep(0.1)
+        await until(asked, "/readyz", START_S)
 
     async def chat(self, text: str = "coding please", **fields: Any) -> httpx.Response:
         """One Chat Completions request to the router `work`."""
@@ -116,9 +115,10 @@ async def server_process(
 
 
 async def until(condition: Any, what: str, limit_s: float = END_S) -> None:
-    """Wait for a condition; raises TimeoutError with `what`."""
+    """Wait for a condition, which may be a coroutine; raises TimeoutError with `what`."""
     for _ in range(int(limit_s / 0.02)):
-        if condition():
+        holds = condition()
+        if await holds if inspect.isawaitable(holds) else holds:
             return
         await asyncio.sleep(0.02)
     raise TimeoutError(what)

@@ -45,12 +45,6 @@ async def refuses(server: ServerProcess) -> bool:
     return False
 
 
-async def until_refused(server: ServerProcess) -> None:
-    async with asyncio.timeout(30):
-        while not await refuses(server):
-            await asyncio.sleep(0.02)
-
-
 async def test_streams_under_way_end_whole_and_nobody_new_is_let_in(
     tmp_path: Path, upstream: FakeUpstream
 ) -> None:
@@ -59,7 +53,7 @@ async def test_streams_under_way_end_whole_and_nobody_new_is_let_in(
         await server.ready()
         text = await stream(server)
         server.process.send_signal(signal.SIGTERM)
-        await until_refused(server)
+        await until(lambda: refuses(server), "the end of listening")
         assert server.process.returncode is None
         upstream.release.set()
         assert (await text).endswith("data: [DONE]\n\n")

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from server_process import ServerProcess, server_process, until
+from server_process import START_S, ServerProcess, server_process, until
 from serving_fakes import Behaviour, FakeUpstream
 
 WORKERS = {"workers": 2}
@@ -35,6 +35,11 @@ def children(server: ServerProcess) -> dict[str, int]:
     for line in server.events("process_started"):
         pids[line["process_name"]] = line["pid"]
     return pids
+
+
+def alive(pids: dict[str, int]) -> list[str]:
+    """Names of the processes that are there."""
+    return [name for name, pid in pids.items() if Path(f"/proc/{pid}").exists()]
 
 
 async def asked(server: ServerProcess, count: int, text: str = "coding please") -> list[int]:
@@ -86,9 +91,7 @@ async def test_metrics_are_those_of_all_workers_also_of_dead_ones(
         async def whole() -> bool:
             return (await server.http.get("/readyz")).json()["parts"]["workers"] == "ready"
 
-        async with asyncio.timeout(90):
-            while not await whole():
-                await asyncio.sleep(0.1)
+        await until(whole, "the second worker", START_S)
         assert await asked(server, 10) == [200] * 10
         found = await scrape(server)
         assert found["pointsman_attempts_total[p/code-1][200]"] == 30
@@ -128,7 +131,7 @@ async def test_all_workers_drain(tmp_path: Path, upstream: FakeUpstream) -> None
         assert await server.ended() == 0
     assert len(server.events("stopped")) == 2
     assert not server.events("process_died")
-    assert not any(Path(f"/proc/{pid}").exists() for pid in pids.values())
+    assert not alive(pids)
 
 
 async def test_children_end_when_the_supervisor_is_killed(
@@ -138,9 +141,7 @@ async def test_children_end_when_the_supervisor_is_killed(
         pids = children(server)
         server.process.kill()
         await server.ended()
-        await until(
-            lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids.values()), str(pids)
-        )
+        await until(lambda: not alive(pids), str(pids))
 
 
 @pytest.mark.parametrize("where", ["preset", "worker"])
