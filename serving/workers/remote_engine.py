@@ -121,7 +121,7 @@ class RemoteEngine:
     async def _told(self, name: str, value: Any) -> None:
         assert name == "state", name
         if value["checkpoint"] != self._checkpoint:
-            folder = Path(value["checkpoint"])
+            folder = Path(value["checkpoint"]) if value["checkpoint"] else None
             try:
                 self._checks = await asyncio.to_thread(self._unloaded, folder)
             except ContractError as error:  # it decides all the same

@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -90,7 +90,11 @@ class ServerProcess:
 
 @asynccontextmanager
 async def server_process(
-    folder: Path, upstream: FakeUpstream, *, script: str = SERVE, **update: Any
+    folder: Path,
+    upstream: FakeUpstream,
+    *,
+    environ: Mapping[str, str] | None = None,
+    **update: Any,
 ) -> AsyncIterator[ServerProcess]:
     """The configuration of `config_for`, served until the block ends."""
     port = free_port("127.0.0.1")
@@ -101,9 +105,12 @@ async def server_process(
     path = folder / "serve.yaml"
     path.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude_defaults=True)))
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", script, str(path),
-        env=ENVIRON, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=folder,
-    )  # fmt: skip
+        *(sys.executable, "-c", SERVE, str(path)),
+        env={**ENVIRON, **(environ or {})},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        cwd=folder,
+    )
     server = ServerProcess(process, f"http://127.0.0.1:{port}")
     try:
         yield server

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 from collections.abc import Awaitable
 from pathlib import Path
 
 import httpx
 import pytest
-from server_process import ServerProcess, server_process, until
+from server_process import START_S, ServerProcess, server_process, until
 from serving_fakes import Behaviour, FakeUpstream
 
 from serving.readiness import Readiness
@@ -105,6 +106,20 @@ async def test_load_balancers_are_given_time(tmp_path: Path, upstream: FakeUpstr
         assert late.headers["connection"] == "close"
         server.process.send_signal(signal.SIGTERM)
         assert await server.ended() == 0
+
+
+async def test_systemd_is_told(tmp_path: Path, upstream: FakeUpstream) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.setblocking(False)
+        environ = {"NOTIFY_SOCKET": str(tmp_path / "notify")}
+        async with server_process(tmp_path, upstream, environ=environ) as server:
+            told = asyncio.get_running_loop().sock_recv
+            assert await asyncio.wait_for(told(manager, 99), START_S) == b"READY=1"
+            assert (await server.http.get("/readyz")).status_code == 200
+            server.process.send_signal(signal.SIGTERM)
+            assert await server.ended() == 0
+            assert await told(manager, 99) == b"STOPPING=1"
 
 
 def test_readiness_tells_required_parts_from_others() -> None:
