@@ -31,6 +31,7 @@ from serving.api import (
     schemas,
 )
 from serving.api.application import Application
+from serving.api.departure import Drain
 from serving.api.record import RequestRecorder
 from serving.breaker import Breakers
 from serving.catalogue import Catalogue
@@ -45,6 +46,7 @@ from serving.learning import Learning
 from serving.metrics import Metrics
 from serving.prices import PublicPrices
 from serving.ranking_setup import build_ranking
+from serving.readiness import Readiness
 from serving.router_setup import build_registry
 from serving.storage.database import open_database
 from serving.upstream import Upstreams
@@ -103,7 +105,13 @@ def create_app(
             log.info("stopped")
 
     app = Application(title="Pointsman", lifespan=lifespan, docs_url=None, redoc_url=None)
-    app.recorder = RequestRecorder(accounts)
+    drain = Drain()
+    app.recorder = RequestRecorder(accounts, drain)
+    app.state.drain = drain
+    app.state.readiness = Readiness(lambda: drain.stopping)
+    app.state.readiness.add("engine", lambda: decider.state, required=True)
+    if database is not None:
+        app.state.readiness.add("database", lambda: None if database.ready else "does not answer")
     app.state.started = int(time.time())
     app.state.gateway = Gateway(
         limits=limits,
@@ -115,6 +123,7 @@ def create_app(
         failover=Failover(upstreams, breakers),
     )
     app.state.metrics = Metrics(decider, accounts, breakers, ranking)
+    app.state.scrape = app.state.metrics.exposition
     app.state.database = database
     app.state.admin_key = environ.get(admin.ADMIN_KEY_ENV)
     for module in (completions, embeddings, routing, models, health, admin, router_admin):

@@ -79,6 +79,13 @@ class Decider:
         """Why the engine did not start, in words for the owner; None while it may yet."""
         return self._failure
 
+    @property
+    def state(self) -> str | None:
+        """Why the engine cannot decide now, in words for the owner; None if it can."""
+        if self._ready:
+            return self.trouble
+        return "failed to start" if self._failure else self.engine.trouble() or "loading"
+
     async def start(self) -> None:
         """Load the engine; a failure is logged and remembered, requests go to fallbacks."""
         try:

@@ -101,7 +101,8 @@ def main() -> None:
     import torch
 
     from scripts.base_model import ensure_base
-    from serving.engine.checkpoint import load_model, read_contract
+    from serving.engine.checkpoint import load_model
+    from serving.engine.contract import read_contract
     from serving.engine.prefixes import PrefixMemo
     from serving.engine.scorer import Scorer
 

@@ -13,8 +13,9 @@ from starlette.responses import Response
 
 from routing.tasks import ROUTER_PREFIX
 from serving.api import schemas
+from serving.api.departure import watched
 from serving.api.record import RequestRecord, record_of
-from serving.api.relay import Departure, relayed
+from serving.api.relay import relayed
 from serving.catalogue import Target
 from serving.failover import AllFailed, Attempt
 from serving.gateway import Gateway, Plan, nothing_on
@@ -63,7 +64,7 @@ async def _complete(protocol: Protocol, request: Request) -> Response:
         record.exchange.need = need_of(protocol, asked.fields, tags)
         work = gateway.served(asked.model, record.exchange.need)
     outgoing = Outgoing(protocol, asked.fields, stream=asked.stream, headers=request.headers)
-    departure = Departure(request.receive)
+    departure = watched(request)
     try:
         answer = await departure.unless(_answer(gateway, record, outgoing, work, deadline))
     except BaseException:

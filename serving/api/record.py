@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.accounts import Accounts, Exchange
+from serving.api.departure import Drain
 from serving.decider import Outcome, where_raised
 from serving.errors import ApiError, clipped
 from serving.failover import Trail
@@ -89,8 +90,9 @@ def record_of(scope: Scope) -> RequestRecord:
 class RequestRecorder:
     """Outermost: makes the record, adds its headers, logs one line, hides our faults."""
 
-    def __init__(self, accounts: Accounts) -> None:
+    def __init__(self, accounts: Accounts, drain: Drain) -> None:
         self._accounts = accounts
+        self._drain = drain
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, app: ASGIApp) -> None:
         """Let `app` answer an HTTP request."""
@@ -104,6 +106,8 @@ class RequestRecorder:
             if message["type"] == "http.response.start":
                 record.status = message["status"]
                 ours = [(k.encode(), v.encode()) for k, v in record.headers().items()]
+                if self._drain.stopping:  # the client's next request is for another server
+                    ours.append((b"connection", b"close"))
                 message = {**message, "headers": [*message.get("headers", ()), *ours]}
             await send(message)
 

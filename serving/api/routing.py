@@ -7,8 +7,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from serving.api import schemas
+from serving.api.departure import watched
 from serving.api.record import record_of
-from serving.api.relay import Departure, OrjsonResponse
+from serving.api.relay import OrjsonResponse
 from serving.gateway import Gateway
 from serving.needs import TAGS_HEADER, parse_tags
 from serving.protocols.base import Protocol
@@ -48,7 +49,7 @@ async def _decide(protocol: Protocol, request: Request) -> Response:
     tags = parse_tags(request.headers.getlist(TAGS_HEADER))
     await gateway.prepare(asked)
     plan = gateway.plan(asked, decision_only=True, tags=tags)
-    departure = Departure(request.receive)
+    departure = watched(request)
     try:
         outcome = await departure.unless(gateway.decide(plan))
     finally:

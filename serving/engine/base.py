@@ -6,7 +6,7 @@ EngineError        an engine could not load or decide
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
@@ -112,3 +112,6 @@ class Engine(Protocol):
     async def close(self) -> None:
         """Give back threads and memory; safe to call twice and before `start`."""
         ...
+
+
+EngineFactory = Callable[[], Engine]

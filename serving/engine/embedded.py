@@ -28,7 +28,8 @@ from serving.engine.base import (
     EngineError,
     EngineMetrics,
 )
-from serving.engine.checkpoint import load_model, read_contract
+from serving.engine.checkpoint import load_model
+from serving.engine.contract import read_contract
 from serving.engine.prefixes import PrefixMemo
 from serving.engine.scorer import Scorer
 

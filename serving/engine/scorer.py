@@ -14,7 +14,8 @@ from routing.encoder import TEXTS_A_TURN, line_texts, turn_texts
 from routing.layout import EncodedTurn, Prompt, RoutePrefix
 from routing.tasks import Route
 from serving.engine.base import EngineMetrics
-from serving.engine.checkpoint import Contract, RoutingModel
+from serving.engine.checkpoint import RoutingModel
+from serving.engine.contract import Contract
 from serving.engine.forward import Forward
 from serving.engine.kv_cache import KvCache, Node, Segment
 from serving.engine.prefixes import PrefixMemo

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import structlog
 
@@ -38,6 +39,25 @@ class ChangeRefused(Exception):
 
 class ChangeUnderWay(ChangeRefused):
     """One change at a time."""
+
+
+class ChangeImpossible(ChangeRefused):
+    """Not with this kind of engine."""
+
+    def __init__(self, message: str = "This server's engine cannot change its checkpoint.") -> None:
+        super().__init__(message)
+
+
+REFUSALS = {kind.__name__: kind for kind in (ChangeRefused, ChangeUnderWay, ChangeImpossible)}
+
+
+@runtime_checkable
+class Changeable(Protocol):
+    """An engine whose checkpoint can be changed."""
+
+    async def change(self, checkpoint: Path, routers: Sequence[Sequence[Route]]) -> str:
+        """Let `checkpoint` take over, and return its version; raises ChangeRefused."""
+        ...
 
 
 class _Slot:

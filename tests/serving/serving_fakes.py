@@ -20,7 +20,7 @@ from routing.tasks import Route
 from serving.app import create_app
 from serving.config import ServerConfig
 from serving.engine.base import EngineMetrics
-from serving.run import make_server
+from serving.listening import make_server
 
 __all__ = ["Behaviour", "FakeEngine", "FakeUpstream"]
 

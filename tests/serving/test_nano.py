@@ -21,7 +21,8 @@ from serving_fakes import FakeUpstream, until_answers
 
 from serving.app import create_app
 from serving.config import load_config
-from serving.run import make_server, with_overrides
+from serving.listening import make_server
+from serving.run import with_overrides
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -24,7 +24,8 @@ from serving.engine.base import (
     EngineError,
     EngineMetrics,
 )
-from serving.engine.checkpoint import Contract, pointer_head
+from serving.engine.checkpoint import pointer_head
+from serving.engine.contract import Contract
 from serving.engine.prefixes import PrefixMemo
 from serving.engine.readout import PointerStrategy
 from serving.engine.vllm.embeddings import Embed, Embeddings
