@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,8 +17,10 @@ from serving.accounts import Accounts, Exchange
 from serving.decider import Outcome, where_raised
 from serving.errors import ApiError, clipped
 from serving.failover import Trail
+from serving.gateway import Plan
 from serving.headers import COST, TRACE_ID, attempt_headers, decision_headers, trace_id
 from serving.protocols.errors import error_body_for
+from serving.ranking import Ranked
 from serving.requests import protocol_of
 
 SCOPE_KEY = "pointsman"
@@ -35,12 +38,18 @@ class RequestRecord:
     trace_id: str
     exchange: Exchange
     router: str | None = None
+    plan: Plan | None = None
     outcome: Outcome | None = None
+    ranked: Sequence[Ranked] = ()
     trail: Trail = field(default_factory=Trail)
     stream: bool = False
     broken: str | None = None
     """Why a stream ended early."""
     status: int = 0
+
+    def decided(self, plan: Plan, outcome: Outcome) -> None:
+        """A request of this plan came out so."""
+        self.router, self.plan, self.outcome = plan.router, plan, outcome
 
     def headers(self) -> dict[str, str]:
         """Headers of the answer, whatever it is."""
@@ -85,11 +94,17 @@ def record_of(scope: Scope) -> RequestRecord:
     return record
 
 
+Ended = Callable[[RequestRecord, str, float], None]
+"""Told of a request at its end: its record, its path, and how many seconds it took."""
+
+
 class RequestRecorder:
     """Outermost: makes the record, adds its headers, logs one line, hides our faults."""
 
     def __init__(self, accounts: Accounts) -> None:
         self._accounts = accounts
+        self.listeners: list[Ended] = []
+        """Told of every request once it has been answered, whatever came of it."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, app: ASGIApp) -> None:
         """Let `app` answer an HTTP request."""
@@ -118,13 +133,16 @@ class RequestRecorder:
                 raise RuntimeError("answer broken off") from None
             await _send_fault(send_with_headers, scope)
         finally:
+            seconds = time.perf_counter() - started
+            for tell in self.listeners:
+                tell(record, scope["path"], seconds)
             if scope["path"] not in QUIET_PATHS or fault:
                 log.log(
                     40 if fault else 20,
                     "request",
                     method=scope["method"],
                     path=clipped(scope["path"]),
-                    ms=round((time.perf_counter() - started) * 1000, 1),
+                    ms=round(seconds * 1000, 1),
                     **record.log_fields(),
                     **({"fault": fault} if fault else {}),
                 )

@@ -19,7 +19,7 @@ from routing.errors import InvalidRequest, RoutesTooLong
 from routing.tasks import Route
 from serving.app import create_app
 from serving.config import ServerConfig
-from serving.engine.base import EngineMetrics
+from serving.engine.base import EngineFacts, EngineMetrics
 from serving.run import make_server
 
 __all__ = ["Behaviour", "FakeEngine", "FakeUpstream"]
@@ -53,6 +53,9 @@ class FakeEngine:
         self.loading: asyncio.Event | None = None
         self.start_error: Exception | None = None
         self.closed = False
+
+    def facts(self) -> EngineFacts:
+        return EngineFacts(self.name, self.version, 2, Calibration())
 
     def check_routes(self, routes: Sequence[Route]) -> None:
         if len(routes) > self.max_routes:

@@ -15,7 +15,7 @@ from functools import lru_cache
 from routing.conversation import Conversation
 from routing.decision import Calibration, Decision, decide
 from routing.tasks import Route
-from serving.engine.base import EngineMetrics
+from serving.engine.base import EngineFacts, EngineMetrics
 from serving.run import serve
 
 MARGIN = 4.0
@@ -30,6 +30,9 @@ class FirstRoute:
 
     def __init__(self) -> None:
         self._decisions = 0
+
+    def facts(self) -> EngineFacts:
+        return EngineFacts(self.name, self.version)
 
     def check_routes(self, routes: Sequence[Route]) -> None:
         pass
