@@ -18,7 +18,17 @@ from fastapi import FastAPI
 
 from serving import logs
 from serving.accounts import Accounts
-from serving.api import admin, completions, embeddings, errors, health, models, routing, schemas
+from serving.api import (
+    admin,
+    completions,
+    decisions,
+    embeddings,
+    errors,
+    health,
+    models,
+    routing,
+    schemas,
+)
 from serving.api.application import Application
 from serving.api.record import RequestRecorder
 from serving.breaker import Breakers
@@ -34,6 +44,8 @@ from serving.learning import Learning
 from serving.metrics import Metrics
 from serving.prices import PublicPrices
 from serving.ranking_setup import build_ranking
+from serving.records.metrics import RecordCollector
+from serving.records.service import open_records
 from serving.routers import build_routers
 from serving.storage.database import open_database
 from serving.upstream import Upstreams
@@ -64,6 +76,7 @@ def create_app(
     upstreams = Upstreams(limits, config.failover)
     breakers = Breakers(config.breaker)
     database = open_database(config.storage, environ)
+    records = open_records(config.records, database)
     accounts = Accounts(ranking.costs.cost_of)
     Learning(ranking, latencies).listen(accounts)
 
@@ -72,6 +85,8 @@ def create_app(
         log.info("starting", providers=catalogue.providers, routers=list(routers))
         if database is not None:
             await database.start()
+        if records is not None:
+            await records.start()
         await upstreams.start()
         await ranking.start()
         # In the background: the process is alive, and answers from fallbacks, while it loads.
@@ -85,12 +100,16 @@ def create_app(
             await engine.close()
             await ranking.close()
             await upstreams.close()
+            if records is not None:
+                await records.close()
             if database is not None:
                 await database.close()
             log.info("stopped")
 
     app = Application(title="Pointsman", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.recorder = RequestRecorder(accounts)
+    if records is not None:
+        app.recorder.listeners.append(records.ended)
     app.state.started = int(time.time())
     app.state.gateway = Gateway(
         limits=limits,
@@ -102,9 +121,11 @@ def create_app(
         failover=Failover(upstreams, breakers),
     )
     app.state.metrics = Metrics(decider, accounts, breakers, ranking)
+    app.state.metrics.register(RecordCollector(records))
     app.state.database = database
+    app.state.records = records
     app.state.admin_key = environ.get(admin.ADMIN_KEY_ENV)
-    for module in (completions, embeddings, routing, models, health, admin):
+    for module in (completions, embeddings, routing, decisions, models, health, admin):
         app.include_router(module.routes)
     errors.install(app)
     _describe(app)

@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_v
 from routing.tasks import ModelName, Router, Tag, TaskName
 from serving.config_base import BaseUrl, EnvName, ProviderName, Seconds, Strict
 from serving.config_ranking import LatencyConfig, ModelConfig, PricesConfig
+from serving.config_records import RecordsConfig
 from serving.config_storage import StorageConfig
 from serving.errors import ConfigError, validation_lines
 
@@ -228,6 +229,8 @@ class ServerConfig(Strict):
     local_upstream: LocalUpstream = LocalUpstream()
     storage: StorageConfig | None = None
     """Left out, nothing outlives the server: routers are those of this file, and no keys are kept."""
+    records: RecordsConfig = RecordsConfig()
+    """Needs `storage`; without one nothing is recorded."""
 
     @model_validator(mode="after")
     def _known_providers(self) -> Self:
@@ -236,6 +239,8 @@ class ServerConfig(Strict):
                 raise ValueError(f"models.{name}.provider: no provider {model.provider!r}")
         if self.preset_routers and self.presets is None:
             raise ValueError("preset_routers: needs presets, the folder of preset files")
+        if self.records.text.store and self.storage is None:
+            raise ValueError("records.text.store: needs storage, where texts are to be kept")
         return self
 
 

@@ -45,6 +45,10 @@ class Metrics:
         self._registry.register(_DecisionCollector(decider))
         RequestCollector(accounts, breakers, ranking, self._registry)
 
+    def register(self, collector: Collector) -> None:
+        """Add a part of the server that counts for itself."""
+        self._registry.register(collector)
+
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text form; vLLM's too, where it runs in our care."""
         ours = generate_latest(self._registry)

@@ -38,7 +38,9 @@ def insert_rows(table: Table, database: str) -> TextClause:
         values = [_value(column, _POSTGRESQL, "r.value->>'{}'") for column in table.columns]
     else:
         source = "json_each(:rows) AS r"
-        values = [_value(column, _SQLITE, "json_extract(r.value, '$.{}')") for column in table.columns]
+        values = [
+            _value(column, _SQLITE, "json_extract(r.value, '$.{}')") for column in table.columns
+        ]
     # Without WHERE, SQLite would read ON as a join's.
     statement = (
         f"INSERT INTO {table.name} ({names}) SELECT {', '.join(values)} "  # noqa: S608

@@ -14,6 +14,9 @@ from typing import Any
 
 from routing.conversation import Turn
 
+ACROSS = 4096
+"""Characters; no find is longer, but for private keys in armour."""
+
 Check = Callable[[str], bool]
 
 
@@ -67,6 +70,7 @@ _KINDS: tuple[tuple[str, str, Check], ...] = (
         _anything,
     ),
     ("SECRET", r"(?<![A-Za-z0-9])(?:AKIA|ASIA|AROA|AIDA)[A-Z0-9]{16,}", _anything),
+    ("SECRET", r"(?<=://)[^\s/@:]{1,64}:[^\s/@]{1,256}(?=@)", _anything),
     ("SECRET", r"(?i)(?<=\bbearer )[A-Za-z0-9._~+/=\-]{8,}", _anything),
     (
         "SECRET",
@@ -81,7 +85,11 @@ _KINDS: tuple[tuple[str, str, Check], ...] = (
         r"[A-Za-z0-9+_=\-]{32,200}(?![/\w])",
         _anything,
     ),
-    ("EMAIL", r"[A-Za-z0-9._%+\-]{1,64}@[A-Za-z0-9\-]{1,63}(?:\.[A-Za-z0-9\-]{1,63}){1,8}", _anything),
+    (
+        "EMAIL",
+        r"[A-Za-z0-9._%+\-]{1,64}@[A-Za-z0-9\-]{1,63}(?:\.[A-Za-z0-9\-]{1,63}){1,8}",
+        _anything,
+    ),
     ("IBAN", r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b", _is_iban),
     ("CARD", r"(?<![\d.\-])\d(?:[ \-]?\d){12,18}(?![\d\-])", _is_card),
     ("IP_ADDRESS", r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.]*\d)", _is_address),
@@ -122,7 +130,10 @@ class Redactor:
             if left <= 0:
                 break
             # What is cut away anyway need not be searched, but for what may lie across the cut.
-            text = self.redacted(turn.text[-2 * self._max :], counts)[-left:]
+            text = self.redacted(turn.text[-self._max - ACROSS :], counts)
+            if len(turn.text) > self._max + ACROSS:
+                text = text[ACROSS:]
+            text = text[-left:]
             left -= len(text)
             messages.append({"role": turn.role, "content": text})
         messages.reverse()

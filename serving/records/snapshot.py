@@ -72,7 +72,7 @@ def snapshot(
     plan, trail = record.plan, record.trail
     if plan is None and not trail.attempts:
         return None
-    created = time.time() - seconds
+    created = round(time.time() - seconds, 3)
     return Snapshot(
         time_ordered_id(created),
         created,
@@ -117,8 +117,14 @@ def session_of(record: RequestRecord) -> Session | None:
 
 def time_ordered_id(seconds: float) -> str:
     """An UUID of version 7 (RFC 9562, 5.7) as 32 hexadecimal digits, of a time since 1970."""
-    milliseconds = int(seconds * 1000) % _MILLISECONDS
+    milliseconds = round(seconds * 1000) % _MILLISECONDS
     # No secret, and unique is enough: the system's entropy is slow.
     chance = random.getrandbits(74)  # noqa: S311
     value = milliseconds << 80 | 7 << 76 | (chance >> 62) << 64 | 2 << 62 | chance & ((1 << 62) - 1)
     return f"{value:032x}"
+
+
+def first_id_at(seconds: float) -> str:
+    """The lowest id of a time since 1970: those of later requests are not below it."""
+    milliseconds = min(max(round(seconds * 1000), 0), _MILLISECONDS - 1)
+    return f"{milliseconds << 80:032x}"

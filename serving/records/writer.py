@@ -14,6 +14,7 @@ from sqlalchemy import Table
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from serving.decider import where_raised
 from serving.records.inserts import insert_rows
 from serving.records.queue import RecordQueue
 from serving.records.redaction import Redactor
@@ -60,6 +61,11 @@ class Writer:
             except DatabaseDown:
                 await self._pause(wait * random.uniform(0.5, 1))  # noqa: S311 - no secret
                 wait = min(2 * wait, LAST_WAIT_S)
+                continue
+            except Exception as error:
+                # A fault of ours must not end the writing for ever.
+                log.error("records_failed", error=where_raised(error))
+                await self._pause(LAST_WAIT_S)
                 continue
             wait = FIRST_WAIT_S
             if self._closing.is_set():
@@ -116,13 +122,13 @@ class Writer:
         for start in range(0, len(batch), CHUNK):
             chunk = batch[start : start + CHUNK]
             if self._redactor is None:
-                made += [rows(each) for each in chunk]
+                made += self._made(chunk)
                 await asyncio.sleep(0)
             else:  # expressions over long texts take their time
-                made += await asyncio.to_thread(self._redacted, chunk)
+                made += await asyncio.to_thread(self._made, chunk)
         return made
 
-    def _redacted(self, chunk: Sequence[Snapshot]) -> list[Rows]:
+    def _made(self, chunk: Sequence[Snapshot]) -> list[Rows]:
         return [rows(each, self._redactor) for each in chunk]
 
     async def _insert(self, batch: Sequence[Rows]) -> None:
@@ -133,9 +139,7 @@ class Writer:
             await self._into(connection, attempts, tried)
             await self._into(connection, decision_texts, texts)
 
-    async def _into(
-        self, connection: AsyncConnection, table: Table, given: Sequence[Row]
-    ) -> None:
+    async def _into(self, connection: AsyncConnection, table: Table, given: Sequence[Row]) -> None:
         if given:
             statement = insert_rows(table, self._database.kind)
             await connection.execute(statement, {"rows": packed(given)})
