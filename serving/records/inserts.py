@@ -43,7 +43,7 @@ def insert_rows(table: Table, database: str) -> TextClause:
         ]
     # Without WHERE, SQLite would read ON as a join's.
     statement = (
-        f"INSERT INTO {table.name} ({names}) SELECT {', '.join(values)} "  # noqa: S608
+        f"INSERT INTO {table.name} ({names}) SELECT {', '.join(values)} "
         f"FROM {source} WHERE true ON CONFLICT DO NOTHING"
     )
     return text(statement.replace("::", "\\:\\:").replace("%H:%M:%f", "%H\\:%M\\:%f"))

@@ -42,7 +42,7 @@ class Retention:
             except (DatabaseDown, SQLAlchemyError) as error:
                 log.warning("records_not_deleted", error=type(error).__name__)
             # Not at the same moment in every replica.
-            await asyncio.sleep(EVERY_S * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
+            await asyncio.sleep(EVERY_S * random.uniform(0.5, 1.5))
 
     async def delete_old(self) -> int:
         """Delete all that is too old now; how many rows."""

@@ -119,7 +119,7 @@ def time_ordered_id(seconds: float) -> str:
     """An UUID of version 7 (RFC 9562, 5.7) as 32 hexadecimal digits, of a time since 1970."""
     milliseconds = round(seconds * 1000) % _MILLISECONDS
     # No secret, and unique is enough: the system's entropy is slow.
-    chance = random.getrandbits(74)  # noqa: S311
+    chance = random.getrandbits(74)
     value = milliseconds << 80 | 7 << 76 | (chance >> 62) << 64 | 2 << 62 | chance & ((1 << 62) - 1)
     return f"{value:032x}"
 

@@ -59,7 +59,7 @@ class Writer:
             try:
                 await self.write_all()
             except DatabaseDown:
-                await self._pause(wait * random.uniform(0.5, 1))  # noqa: S311 - no secret
+                await self._pause(wait * random.uniform(0.5, 1))
                 wait = min(2 * wait, LAST_WAIT_S)
                 continue
             except Exception as error:
