@@ -228,7 +228,7 @@ class ServerConfig(Strict):
     breaker: BreakerConfig = BreakerConfig()
     local_upstream: LocalUpstream = LocalUpstream()
     storage: StorageConfig | None = None
-    """Left out, nothing outlives the server: routers are those of this file, and no keys are kept."""
+    """Left out, nothing outlives the server: routers are this file's, and no keys are kept."""
     records: RecordsConfig = RecordsConfig()
     """Needs `storage`; without one nothing is recorded."""
 

@@ -107,7 +107,8 @@ class Gateway:
     ) -> list[Target]:
         """The models to ask, in order: those that are on, else the stand-ins, if there are any.
 
-        `ranked` is what `ranking_for` has said, where it was asked before. Raises ApiError where models are on and none of them may get the request.
+        `ranked` is what `ranking_for` has said, where it was asked before. Raises ApiError where
+        models are on and none of them may get the request.
         """
         if ranked is None:
             ranked = self.ranking_for(plan, outcome)

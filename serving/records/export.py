@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select
 
 from serving.records.query import Filters, Share, Word
-from serving.records.tables import decision_texts, decisions, feedback
+from serving.storage.tables.records import decision_texts, decisions, feedback
 from serving.storage.database import Database
 
 AT_ONCE = 100

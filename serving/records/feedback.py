@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from sqlalchemy import delete, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from serving.records.tables import feedback
+from serving.storage.tables.records import feedback
 
 
 async def say(

@@ -26,7 +26,7 @@ class RecordCollector(Collector):
         )
         dropped = CounterMetricFamily(
             f"{PREFIX}_records_dropped",
-            "Records that were lost, by why: queue_full, refused, shutdown; text_full lost the text.",
+            "Records that were lost, by why: queue_full, refused, shutdown; text_full: the text alone.",
             labels=["reason"],
         )
         for reason, count in dict(records.queue.dropped).items() if records else ():

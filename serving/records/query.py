@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from routing.tasks import NONE
 from serving.records.rows import Row
 from serving.records.snapshot import first_id_at
-from serving.records.tables import attempts, decision_texts, decisions, feedback
+from serving.storage.tables.records import attempts, decision_texts, decisions, feedback
 
 MOST = 200
 """Decisions on a page."""

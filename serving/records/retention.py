@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from serving.config_records import RecordsConfig
 from serving.records.snapshot import first_id_at
-from serving.records.tables import decision_texts, decisions, feedback
+from serving.storage.tables.records import decision_texts, decisions, feedback
 from serving.storage.database import Database, DatabaseDown
 
 EVERY_S = 600.0

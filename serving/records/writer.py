@@ -20,7 +20,7 @@ from serving.records.queue import RecordQueue
 from serving.records.redaction import Redactor
 from serving.records.rows import Row, Rows, rows
 from serving.records.snapshot import Snapshot
-from serving.records.tables import attempts, decision_texts, decisions
+from serving.storage.tables.records import attempts, decision_texts, decisions
 from serving.storage.database import Database, DatabaseDown
 
 INTERVAL_S = 0.5

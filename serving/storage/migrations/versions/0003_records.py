@@ -8,7 +8,9 @@ from alembic import op
 from serving.storage.schema import Json
 
 revision = "0003"
-down_revision: str | None = None
+down_revision = "0001"
+branch_labels = None
+depends_on = None
 
 INDEXED = ("trace_id", "tenant", "router", "session_id")
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from sqlalchemy import (
     Boolean,
     Column,
-    DateTime,
     Float,
     ForeignKey,
     Index,
@@ -20,7 +19,7 @@ from sqlalchemy import (
     Uuid,
 )
 
-from serving.storage.schema import Json, metadata
+from serving.storage.schema import Json, UtcTime, metadata
 
 Id = Uuid(as_uuid=False)
 
@@ -28,7 +27,7 @@ decisions = Table(
     "decisions",
     metadata,
     Column("id", Id, primary_key=True),
-    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("created_at", UtcTime, nullable=False),
     Column("trace_id", String(32), nullable=False),
     Column("endpoint", Text, nullable=False),
     Column("tenant", Text),
@@ -104,7 +103,7 @@ feedback = Table(
     # No foreign key: the decision may still wait for the database.
     Column("decision_id", Id, primary_key=True),
     Column("route", Text),
-    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("created_at", UtcTime, nullable=False),
     Column("key_id", Text),
 )
 """What the decision should have been; a null route means that no task fits."""
