@@ -47,7 +47,7 @@ async def listed(request: Request) -> Response:
     if tenant is not None:
         filters = filters.model_copy(update={"tenant": tenant})
     try:
-        async with records.database.begin() as connection:
+        async with records.database.read() as connection:
             found = await page(connection, filters)
     except DatabaseDown:
         raise _unavailable() from None

@@ -81,7 +81,7 @@ async def _some(
         .order_by(columns.id)
         .limit(AT_ONCE)
     )
-    async with database.begin() as connection:
+    async with database.read() as connection:
         return [dict(row) for row in (await connection.execute(statement)).mappings()]
 
 

@@ -7,22 +7,26 @@ Rows that are there already stay as they are: a batch may be written twice.
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
-from sqlalchemy import Boolean, Column, DateTime, Float, Integer, Table, Uuid, text
+from sqlalchemy import JSON, Boolean, Column, Float, Integer, Table, Uuid, text
 from sqlalchemy.sql.elements import TextClause
-from sqlalchemy.types import JSON, TypeEngine
+from sqlalchemy.types import TypeEngine
 
-_POSTGRESQL: tuple[tuple[type[TypeEngine[object]], str], ...] = (
+from serving.storage.schema import UtcTime
+
+Kinds = tuple[tuple[type[TypeEngine[Any]], str], ...]
+_POSTGRESQL: Kinds = (
     (Uuid, "(r.value->>'{}')::uuid"),
-    (DateTime, "to_timestamp((r.value->>'{}')::double precision)"),
+    (UtcTime, "to_timestamp((r.value->>'{}')::double precision)"),
     (JSON, "r.value->'{}'"),
     (Boolean, "(r.value->>'{}')::boolean"),
     (Integer, "(r.value->>'{}')::integer"),
     (Float, "(r.value->>'{}')::double precision"),
 )
-_SQLITE: tuple[tuple[type[TypeEngine[object]], str], ...] = (
+_SQLITE: Kinds = (
     (
-        DateTime,
+        UtcTime,
         "strftime('%Y-%m-%d %H:%M:%f000', json_extract(r.value, '$.{}'), 'unixepoch')",
     ),
 )
@@ -49,9 +53,7 @@ def insert_rows(table: Table, database: str) -> TextClause:
     return text(statement.replace("::", "\\:\\:").replace("%H:%M:%f", "%H\\:%M\\:%f"))
 
 
-def _value(
-    column: Column[object], known: tuple[tuple[type[TypeEngine[object]], str], ...], other: str
-) -> str:
+def _value(column: Column[Any], known: Kinds, other: str) -> str:
     for kind, how in known:
         if isinstance(column.type, kind):
             return how.format(column.name)

@@ -1,4 +1,7 @@
-"""A snapshot as rows: objects by column name, without what is null, that orjson can write."""
+"""A snapshot as rows: objects by column name that orjson can write.
+
+Columns of JSON are left out where they are null: JSON has a null of its own.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +64,7 @@ def decision_row(snapshot: Snapshot) -> Row:
         row["switched"] = session.switched
         row["session_reason"] = session.reason
         row["saved_dollars"] = session.saved_dollars
-    return {name: value for name, value in row.items() if value is not None}
+    return row
 
 
 def _add_outcome(row: Row, snapshot: Snapshot) -> None:
@@ -86,12 +89,14 @@ def _add_outcome(row: Row, snapshot: Snapshot) -> None:
         policy = next(
             (p.selection_policy for p in snapshot.pools if p.route.name == decision.route), None
         )
-        row["policy"] = None if policy is None else _policy(policy)
+        if policy is not None:
+            row["policy"] = _policy(policy)
     if facts is not None:
         row["engine"] = facts.engine
         row["checkpoint"] = facts.version
         row["layout_version"] = facts.layout_version
-        row["calibration"] = None if facts.calibration is None else _calibration(facts.calibration)
+        if facts.calibration is not None:
+            row["calibration"] = _calibration(facts.calibration)
 
 
 def attempt_rows(snapshot: Snapshot) -> list[Row]:
@@ -103,13 +108,13 @@ def attempt_rows(snapshot: Snapshot) -> list[Row]:
             "model": attempt.model,
             "result": attempt.result,
             "asked": attempt.asked,
-            **({"latency_ms": round(attempt.milliseconds, 3)} if attempt.asked else {}),
+            "latency_ms": round(attempt.milliseconds, 3) if attempt.asked else None,
         }
         for number, attempt in enumerate(snapshot.attempts)
     ]
     if snapshot.settled is not None:
         answered = next(row for row in reversed(made) if row["asked"])
-        answered |= {key: value for key, value in _used(snapshot).items() if value is not None}
+        answered |= _used(snapshot)
     return made
 
 
@@ -146,7 +151,9 @@ def _calibration(calibration: Calibration) -> Row:
 
 
 def _policy(policy: SelectionPolicy) -> Row:
-    return policy.model_dump(exclude_none=True)
+    if policy.weights is not None:
+        return {"weights": policy.weights.model_dump()}
+    return {} if policy.prefer is None else {"prefer": policy.prefer}
 
 
 def _ms(seconds: float) -> float:

@@ -82,7 +82,7 @@ class Records:
         )
         if waiting is not None:
             return self._waiting(waiting)
-        async with self.database.begin() as connection:
+        async with self.database.read() as connection:
             return await whole(connection, wanted, tenant)
 
     def _waiting(self, found: Snapshot) -> Whole:
