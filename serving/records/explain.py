@@ -81,7 +81,9 @@ def _decision(row: Row) -> dict[str, Any] | None:
     if row.get("decision_ms") is None:
         return None
     shares: Mapping[str, float] | None = row.get("distribution")
-    ranked = sorted(shares.items(), key=lambda each: -each[1]) if shares else []
+    # Of equals the one declared first: PostgreSQL's JSON keeps no order.
+    places = [*(row.get("offered") or []), NONE]
+    ranked = sorted(shares.items(), key=lambda e: (-e[1], places.index(e[0]))) if shares else []
     return {
         **_pick(row, "route", "routes", "reason", "confidence"),
         "distribution": [{"route": name, "probability": share} for name, share in ranked],
@@ -139,7 +141,7 @@ def _choice(row: Row) -> Iterator[str]:
         yield f"{why}, so the fallback models were asked."
         return
     calibration = row.get("calibration") or {}
-    likeliest = sorted((name for name in shares if name != NONE), key=lambda name: -shares[name])
+    likeliest = sorted(offered, key=lambda name: -shares.get(name, 0.0))
     given = ", ".join(f"{name} {shares[name]:.3f}" for name in likeliest[:3])
     more = ", …" if len(likeliest) > 3 else ""
     none, needs = shares.get(NONE, 0.0), calibration.get("none_threshold")

@@ -36,6 +36,7 @@ class Retention:
 
     async def run(self) -> None:
         """Delete now and then, until cancelled."""
+        await self._database.migrated()
         while True:
             try:
                 await self.delete_old()

@@ -1,0 +1,55 @@
+"""A server that records, and what tests ask of its records."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from serving_fakes import FakeEngine, FakeUpstream, Running, config_for, serving
+
+DECISIONS = "/routing/v1/decisions"
+
+
+@asynccontextmanager
+async def recording(
+    upstream: FakeUpstream, url: str, engine: FakeEngine | None = None, **update: Any
+) -> AsyncIterator[Running]:
+    """The server of `serving`, with a database at `url`."""
+    config = config_for(upstream, **{"storage": {"url": url, "timeout_s": 1}, **update})
+    async with serving(config, engine or FakeEngine(), upstream) as server:
+        await server.app.state.database.migrated()
+        yield server
+
+
+async def written(server: Running) -> None:
+    """Have all records in the database."""
+    await server.app.state.records.writer.write_all()
+
+
+async def decision(server: Running, id: str) -> dict[str, Any]:
+    """All about one decision, by its id or its trace id."""
+    answer = await server.http.get(f"{DECISIONS}/{id}")
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+async def listed(server: Running, **query: Any) -> list[dict[str, Any]]:
+    """All decisions that a query finds, page by page."""
+    found: list[dict[str, Any]] = []
+    while True:
+        answer = await server.http.get(DECISIONS, params=query)
+        assert answer.status_code == 200, answer.text
+        page = answer.json()
+        found += page["data"]
+        assert page["has_more"] == (page["next_cursor"] is not None)
+        if not page["has_more"]:
+            return found
+        query["cursor"] = page["next_cursor"]
+
+
+def trace_of(answer: Any) -> str:
+    """The trace id that an answer names."""
+    trace: str = answer.headers["x-pointsman-trace-id"]
+    return trace
