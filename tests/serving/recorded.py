@@ -8,6 +8,10 @@ from typing import Any
 
 from serving_fakes import FakeEngine, FakeUpstream, Running, config_for, serving
 
+from routing.conversation import Turn
+from serving.needs import Need
+from serving.records.snapshot import Identity, Snapshot, time_ordered_id
+
 DECISIONS = "/routing/v1/decisions"
 
 
@@ -53,3 +57,31 @@ def trace_of(answer: Any) -> str:
     """The trace id that an answer names."""
     trace: str = answer.headers["x-pointsman-trace-id"]
     return trace
+
+
+def a_snapshot(*said: str, created: float = 1_800_000_000.0, **fields: Any) -> Snapshot:
+    """A request that nothing is known of but what a user said, and `fields`."""
+    turns = tuple(Turn("user", text, index) for index, text in enumerate(said))
+    plain = Snapshot(
+        id=time_ordered_id(created),
+        created=created,
+        trace_id="0" * 31 + "1",
+        endpoint="/v1/chat/completions",
+        stream=False,
+        need=Need(),
+        router="work",
+        router_revision=None,
+        pools=(),
+        outcome=None,
+        ranked=(),
+        attempts=(),
+        model=None,
+        settled=None,
+        status=200,
+        seconds=0.1,
+        broken=None,
+        identity=Identity(),
+        session=None,
+        turns=turns or None,
+    )
+    return plain._replace(**fields)
