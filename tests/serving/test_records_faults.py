@@ -237,8 +237,9 @@ async def test_a_killed_server_leaves_whole_records(tmp_path: Path, upstream: Fa
         process.wait(10)
     rows = stored(tmp_path / "killed.db")
     assert rows
-    # Each was asked of the first model, which refused, and of the second, which answered.
-    assert all(row[1:] == ("p/code-1=429,p/code-2=200", "p/code-2", 200) for row in rows)
+    # The first model refused each, or was passed over for that; the second answered.
+    tried = {"p/code-1=429,p/code-2=200", "p/code-1=open,p/code-2=200"}
+    assert all(row[1] in tried and row[2:] == ("p/code-2", 200) for row in rows)
     # What had been answered a second before the end was written; what came later may be lost.
     assert len({row[0] for row in rows} & set(traces)) >= len(rows) - 4
     async with recording(upstream, f"sqlite:///{tmp_path}/killed.db") as server:
