@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import structlog
 from sqlalchemy import Table
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serving.decider import where_raised
@@ -31,6 +31,8 @@ CHUNK = 25
 FIRST_WAIT_S, LAST_WAIT_S = 0.5, 10.0
 FLUSH_S = 5.0
 """At the end, what waits has so long to be written."""
+REFUSALS = (DataError, IntegrityError, ProgrammingError)
+"""What a database says of a row; anything else it may take later."""
 _NUL = b"\\u0000"
 
 log = structlog.get_logger("pointsman")
@@ -97,13 +99,13 @@ class Writer:
         made = await self._rows(batch)
         try:
             await self._insert(made)
-        except DatabaseDown:
-            self.failed += 1
-            raise
-        except SQLAlchemyError as error:
+        except REFUSALS as error:
             self.failed += 1
             log.error("records_refused", error=type(error).__name__, records=len(batch))
             await self._one_by_one(made)
+        except Exception:
+            self.failed += 1
+            raise
         else:
             self.written += len(batch)
 
@@ -112,7 +114,7 @@ class Writer:
         for each in batch:
             try:
                 await self._insert([each])
-            except SQLAlchemyError:
+            except REFUSALS:
                 self._queue.dropped["refused"] += 1
             else:
                 self.written += 1

@@ -32,6 +32,8 @@ from serving_fakes import (
 from serving.records import writer
 from serving.records.queue import RecordQueue
 
+PATIENT = {"first_byte_s": 30, "idle_s": 30, "total_s": 60, "decision_timeout_ms": 10_000}
+"""What is tested here is the database's faults alone."""
 HERE = Path(__file__).parent
 
 
@@ -88,25 +90,28 @@ async def test_a_database_that_goes_away_loses_no_record(
 ):
     traces: list[str] = []
     url = await postgres.new_database()
-    async with recording(upstream, url) as server, load(server.http, traces):
-        await more(traces)
-        if fault == "kill":
-            postgres.kill()
-        else:
-            postgres.stall()
-        try:
-            await more(traces, 100)
-            while not (await samples(server))["pointsman_record_batches_failed_total"]:
-                await asyncio.sleep(0.05)
-            unavailable = await server.http.get(DECISIONS)
-        finally:
+    async with recording(upstream, url, limits=PATIENT) as server:
+        async with load(server.http, traces):
+            await more(traces)
             if fault == "kill":
-                postgres.start()
+                postgres.kill()
             else:
-                postgres.resume()
-        await more(traces)
-    async with recording(upstream, url) as server:
+                postgres.stall()
+            try:
+                await more(traces, 100)
+                while not (await samples(server))["pointsman_record_batches_failed_total"]:
+                    await asyncio.sleep(0.05)
+                unavailable = await server.http.get(DECISIONS)
+            finally:
+                if fault == "kill":
+                    postgres.start()
+                else:
+                    postgres.resume()
+            await more(traces)
+        await settled(server)
+        counted = await samples(server)
         found = await listed(server, limit=200)
+    assert not [name for name in counted if "dropped" in name]
     assert unavailable.status_code == 503
     assert unavailable.json()["error"]["code"] == "storage_unavailable"
     assert sorted(each["trace_id"] for each in found) == sorted(traces)
@@ -118,7 +123,7 @@ async def test_beyond_the_queue_records_are_dropped_and_counted(
 ):
     traces: list[str] = []
     url = await postgres.new_database()
-    async with recording(upstream, url, records={"queue": 20}) as server:
+    async with recording(upstream, url, records={"queue": 20}, limits=PATIENT) as server:
         postgres.kill()
         try:
             async with load(server.http, traces):
@@ -213,7 +218,7 @@ def test_texts_that_wait_are_bounded():
 
 async def test_a_killed_server_leaves_whole_records(tmp_path: Path, upstream: FakeUpstream):
     upstream.models["code-1"] = Behaviour("error", 429)
-    config = config_for(upstream).model_dump(mode="json", exclude_unset=True, exclude_none=True)
+    config = config_for(upstream, limits=PATIENT).model_dump(mode="json", exclude_unset=True, exclude_none=True)
     config["storage"] = {"url": "sqlite:///killed.db"}
     config["listen"] = {"port": int(refused_url().rsplit(":", 1)[1].split("/")[0])}
     (tmp_path / "serve.yaml").write_text(yaml.safe_dump(config))
