@@ -48,6 +48,7 @@ from serving.records.metrics import RecordCollector
 from serving.records.service import open_records
 from serving.routers import build_routers
 from serving.storage.database import open_database
+from serving.tracing import open_tracing
 from serving.upstream import Upstreams
 
 log = structlog.get_logger("pointsman")
@@ -77,6 +78,7 @@ def create_app(
     breakers = Breakers(config.breaker)
     database = open_database(config.storage, environ)
     records = open_records(config.records, database)
+    tracing = open_tracing(config.tracing)
     accounts = Accounts(ranking.costs.cost_of)
     Learning(ranking, latencies).listen(accounts)
 
@@ -102,6 +104,8 @@ def create_app(
             await upstreams.close()
             if records is not None:
                 await records.close()
+            if tracing is not None:
+                await tracing.close()
             if database is not None:
                 await database.close()
             log.info("stopped")
@@ -110,6 +114,9 @@ def create_app(
     app.recorder = RequestRecorder(accounts)
     if records is not None:
         app.recorder.listeners.append(records.ended)
+    if tracing is not None:
+        app.recorder.tracing = tracing
+        app.recorder.listeners.append(tracing.ended)
     app.state.started = int(time.time())
     app.state.gateway = Gateway(
         limits=limits,
@@ -140,5 +147,6 @@ def _describe(app: FastAPI) -> None:
 
 def from_environment() -> FastAPI:
     """The application of POINTSMAN_CONFIG, for servers that take a factory."""
-    logs.configure()
-    return create_app(load_config(os.environ.get("POINTSMAN_CONFIG", DEFAULT_CONFIG)))
+    config = load_config(os.environ.get("POINTSMAN_CONFIG", DEFAULT_CONFIG))
+    logs.configure(config.logging.level)
+    return create_app(config)

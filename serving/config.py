@@ -17,6 +17,7 @@ from serving.config_base import BaseUrl, EnvName, ProviderName, Seconds, Strict
 from serving.config_ranking import LatencyConfig, ModelConfig, PricesConfig
 from serving.config_records import RecordsConfig
 from serving.config_storage import StorageConfig
+from serving.config_tracing import LoggingConfig, TracingConfig
 from serving.errors import ConfigError, validation_lines
 
 DEFAULT_CONFIG = Path("configs/serve.yaml")
@@ -231,6 +232,8 @@ class ServerConfig(Strict):
     """Left out, nothing outlives the server: routers are this file's, and no keys are kept."""
     records: RecordsConfig = RecordsConfig()
     """Needs `storage`; without one nothing is recorded."""
+    tracing: TracingConfig = TracingConfig()
+    logging: LoggingConfig = LoggingConfig()
 
     @model_validator(mode="after")
     def _known_providers(self) -> Self:

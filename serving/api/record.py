@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import structlog
@@ -19,9 +19,13 @@ from serving.errors import ApiError, clipped
 from serving.failover import Trail
 from serving.gateway import Plan
 from serving.headers import COST, TRACE_ID, attempt_headers, decision_headers, trace_id
+from serving.logs import TRACE
 from serving.protocols.errors import error_body_for
 from serving.ranking import Ranked
 from serving.requests import protocol_of
+
+if TYPE_CHECKING:
+    from serving.tracing.spans import Tracing
 
 SCOPE_KEY = "pointsman"
 QUIET_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -50,6 +54,8 @@ class RequestRecord:
     def decided(self, plan: Plan, outcome: Outcome) -> None:
         """A request of this plan came out so."""
         self.router, self.plan, self.outcome = plan.router, plan, outcome
+        if self.trail.trace is not None:
+            self.trail.trace.decided_ns = time.time_ns()
 
     def headers(self) -> dict[str, str]:
         """Headers of the answer, whatever it is."""
@@ -105,14 +111,17 @@ class RequestRecorder:
         self._accounts = accounts
         self.listeners: list[Ended] = []
         """Told of every request once it has been answered, whatever came of it."""
+        self.tracing: Tracing | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, app: ASGIApp) -> None:
         """Let `app` answer an HTTP request."""
         started = time.perf_counter()
-        record = RequestRecord(
-            trace_id(Headers(scope=scope).get("traceparent")), Exchange(self._accounts)
-        )
+        traceparent = Headers(scope=scope).get("traceparent")
+        record = RequestRecord(trace_id(traceparent), Exchange(self._accounts))
+        if self.tracing is not None:
+            record.trail.trace = self.tracing.begin(record.trace_id, traceparent)
         scope[SCOPE_KEY] = record
+        TRACE.set(record.trace_id)
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":

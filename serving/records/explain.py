@@ -136,6 +136,9 @@ def _choice(row: Row) -> Iterator[str]:
     whose = f"Router {router!r}" if router else "The request's own routing_preferences"
     yield f"{whose} offered {_count(len(offered), 'task')}: {', '.join(offered)}."
     shares: Mapping[str, float] | None = row.get("distribution")
+    if not shares and row.get("reason") is None:
+        yield "The request's session went on with its model, so nothing was decided anew."
+        return
     if not shares:
         why = _FAILED.get(row.get("reason") or "", "Nothing was decided")
         yield f"{why}, so the fallback models were asked."
@@ -199,7 +202,7 @@ def _kept(row: Row) -> str:
         did = "kept its model"
     why = f" ({row['session_reason']})" if row.get("session_reason") else ""
     saved = row.get("saved_dollars")
-    return f"The session {did}{why}{f', which saved ${saved:.6f}' if saved else ''}."
+    return f"The session {did}{why}{f'; it has saved ${saved:.6f} so far' if saved else ''}."
 
 
 def _ended(row: Row, attempts: Sequence[Row]) -> str:

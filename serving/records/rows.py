@@ -75,22 +75,22 @@ def _add_outcome(row: Row, snapshot: Snapshot) -> None:
     outcome = snapshot.outcome
     if outcome is None:
         return
+    row["route"] = outcome.route
     row["reason"] = outcome.reason
     row["decision_ms"] = round(outcome.milliseconds, 3)
     row["remembered"] = outcome.remembered
     decision, facts = outcome.decision, outcome.facts
     if decision is not None:
-        row["route"] = decision.route
         row["routes"] = decision.routes
         row["confidence"] = round(decision.confidence, _PLACES)
         row["distribution"] = {
             name: round(share, _PLACES) for name, share in decision.distribution.items()
         }
-        policy = next(
-            (p.selection_policy for p in snapshot.pools if p.route.name == decision.route), None
-        )
-        if policy is not None:
-            row["policy"] = _policy(policy)
+    policy = next(
+        (p.selection_policy for p in snapshot.pools if p.route.name == outcome.route), None
+    )
+    if policy is not None:
+        row["policy"] = _policy(policy)
     if facts is not None:
         row["engine"] = facts.engine
         row["checkpoint"] = facts.version

@@ -34,6 +34,7 @@ class Session(NamedTuple):
     switched: bool
     reason: str | None = None
     saved_dollars: float | None = None
+    """In the whole session until then."""
 
 
 class Snapshot(NamedTuple):
@@ -73,6 +74,7 @@ def snapshot(
     if plan is None and not trail.attempts:
         return None
     created = round(time.time() - seconds, 3)
+    router, _, revision = (record.router or "").partition("@")
     return Snapshot(
         time_ordered_id(created),
         created,
@@ -80,8 +82,8 @@ def snapshot(
         path,
         record.stream,
         record.exchange.need if plan is None else plan.need,
-        record.router,
-        None,
+        router or None,
+        int(revision) if revision else None,
         () if plan is None else plan.pools,
         record.outcome,
         record.ranked,
@@ -111,7 +113,7 @@ def session_of(record: RequestRecord) -> Session | None:
     if session is None:
         return None
     return Session(
-        session.id, session.pinned, session.switched, session.reason, session.saved_dollars
+        session.session_id, session.pinned, session.switched, session.reason, session.saved
     )
 
 

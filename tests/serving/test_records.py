@@ -39,7 +39,9 @@ async def test_a_decision_is_stored_with_its_attempts(upstream: FakeUpstream, da
     }
     made = stored["decision"]
     assert (made["route"], made["routes"], made["reason"]) == ("coding", ["coding"], None)
-    assert made["confidence"] == pytest.approx(float(answer.headers["x-pointsman-confidence"]), 1e-3)
+    assert made["confidence"] == pytest.approx(
+        float(answer.headers["x-pointsman-confidence"]), 1e-3
+    )
     assert [each["route"] for each in made["distribution"]][0] == "coding"
     assert sum(each["probability"] for each in made["distribution"]) == pytest.approx(1, abs=1e-4)
     assert (made["engine"], made["checkpoint"]) == ("fake", "0123456789ab")

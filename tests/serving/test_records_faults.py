@@ -218,7 +218,9 @@ def test_texts_that_wait_are_bounded():
 
 async def test_a_killed_server_leaves_whole_records(tmp_path: Path, upstream: FakeUpstream):
     upstream.models["code-1"] = Behaviour("error", 429)
-    config = config_for(upstream, limits=PATIENT).model_dump(mode="json", exclude_unset=True, exclude_none=True)
+    config = config_for(upstream, limits=PATIENT).model_dump(
+        mode="json", exclude_unset=True, exclude_none=True
+    )
     config["storage"] = {"url": "sqlite:///killed.db"}
     config["listen"] = {"port": int(refused_url().rsplit(":", 1)[1].split("/")[0])}
     (tmp_path / "serve.yaml").write_text(yaml.safe_dump(config))
