@@ -10,7 +10,6 @@ import asyncio
 import logging
 import os
 import threading
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
 
 CLOSE_S = 5.0
 """At the end, the collector has so long to take what is left."""
+POLL_S = 0.02
 Values = Mapping[str, str | int | float | bool | None]
 
 log = structlog.get_logger("pointsman")
@@ -105,9 +105,10 @@ class Tracing:
         # A thread that nobody waits for: a collector that hangs must not hold the process.
         closing = threading.Thread(target=self._provider.shutdown, daemon=True)
         closing.start()
-        until = time.monotonic() + CLOSE_S
-        while closing.is_alive() and time.monotonic() < until:
-            await asyncio.sleep(0.02)
+        for _ in range(round(CLOSE_S / POLL_S)):
+            if not closing.is_alive():
+                break
+            await asyncio.sleep(POLL_S)
 
     def _request(self, record: RequestRecord, trace: RequestTrace, path: str, end_ns: int) -> None:
         values: Values = {

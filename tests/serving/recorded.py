@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -51,6 +52,15 @@ async def listed(server: Running, **query: Any) -> list[dict[str, Any]]:
         if not page["has_more"]:
             return found
         query["cursor"] = page["next_cursor"]
+
+
+async def until(met: Callable[[], bool], seconds: float = 60) -> None:
+    """Wait until a condition is met; raises TimeoutError."""
+    for _ in range(round(seconds * 100)):
+        if met():
+            return
+        await asyncio.sleep(0.01)
+    raise TimeoutError
 
 
 def trace_of(answer: Any) -> str:

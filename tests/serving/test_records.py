@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from recorded import DECISIONS, decision, listed, recording, trace_of, written
+from recorded import DECISIONS, decision, listed, recording, trace_of, until, written
 from serving_fakes import Behaviour, FakeEngine, FakeUpstream, Running, task
 
 from routing.conversation import Conversation
@@ -42,7 +42,7 @@ async def test_a_decision_is_stored_with_its_attempts(upstream: FakeUpstream, da
     assert made["confidence"] == pytest.approx(
         float(answer.headers["x-pointsman-confidence"]), 1e-3
     )
-    assert [each["route"] for each in made["distribution"]][0] == "coding"
+    assert made["distribution"][0]["route"] == "coding"
     assert sum(each["probability"] for each in made["distribution"]) == pytest.approx(1, abs=1e-4)
     assert (made["engine"], made["checkpoint"]) == ("fake", "0123456789ab")
     assert made["layout_version"] == 2
@@ -205,12 +205,10 @@ async def test_a_client_that_leaves_is_recorded(upstream: FakeUpstream, database
     async with recording(upstream, database, limits={"first_byte_s": 5}) as server:
         asking = asyncio.create_task(server.chat("coding please"))
         await server.engine.was_asked.wait()
-        while not upstream.asked:
-            await asyncio.sleep(0.01)
+        await until(lambda: bool(upstream.asked))
         asking.cancel()
         await asyncio.wait_for(upstream.dropped.wait(), 5)
-        while not len(server.app.state.records.queue):
-            await asyncio.sleep(0.01)
+        await until(lambda: len(server.app.state.records.queue) > 0)
         await written(server)
         [found] = await listed(server)
         explained = await decision(server, found["id"])

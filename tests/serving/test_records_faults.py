@@ -17,7 +17,7 @@ import httpx
 import pytest
 import yaml
 from postgres_server import Postgres
-from recorded import DECISIONS, a_snapshot, listed, recording
+from recorded import DECISIONS, a_snapshot, listed, recording, until
 from serving_fakes import (
     Behaviour,
     FakeEngine,
@@ -60,8 +60,7 @@ async def load(http: httpx.AsyncClient, traces: list[str]) -> AsyncIterator[None
 async def more(traces: list[str], count: int = 40) -> None:
     """Wait until so many more requests have been answered."""
     wanted = len(traces) + count
-    while len(traces) < wanted:
-        await asyncio.sleep(0.01)
+    await until(lambda: len(traces) >= wanted)
 
 
 async def samples(server: Running) -> dict[str, float]:
@@ -73,8 +72,7 @@ async def samples(server: Running) -> dict[str, float]:
 
 async def settled(server: Running) -> None:
     """Wait until nothing waits any more."""
-    while (await samples(server))["pointsman_records_waiting"]:
-        await asyncio.sleep(0.05)
+    await until(lambda: not server.app.state.records.queue)
 
 
 @pytest.fixture
@@ -99,8 +97,7 @@ async def test_a_database_that_goes_away_loses_no_record(
                 postgres.stall()
             try:
                 await more(traces, 100)
-                while not (await samples(server))["pointsman_record_batches_failed_total"]:
-                    await asyncio.sleep(0.05)
+                await until(lambda: server.app.state.records.writer.failed > 0)
                 unavailable = await server.http.get(DECISIONS)
             finally:
                 if fault == "kill":
@@ -226,7 +223,8 @@ async def test_a_killed_server_leaves_whole_records(tmp_path: Path, upstream: Fa
     (tmp_path / "serve.yaml").write_text(yaml.safe_dump(config))
     command = [sys.executable, str(HERE / "recording_server.py"), str(tmp_path / "serve.yaml")]
     path = os.pathsep.join([str(HERE.parents[1]), str(HERE)])
-    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path})
+    environ = {**os.environ, "PYTHONPATH": path}
+    process = await asyncio.to_thread(subprocess.Popen, command, env=environ)
     traces: list[str] = []
     url = f"http://127.0.0.1:{config['listen']['port']}"
     try:
@@ -238,10 +236,10 @@ async def test_a_killed_server_leaves_whole_records(tmp_path: Path, upstream: Fa
                         await more(traces, 10)
                     await more(traces)
                     process.send_signal(signal.SIGKILL)
-                    process.wait(10)
+                    await asyncio.to_thread(process.wait, 10)
     finally:
         process.kill()
-        process.wait(10)
+        await asyncio.to_thread(process.wait, 10)
     rows = stored(tmp_path / "killed.db")
     assert rows
     # The first model refused each, or was passed over for that; the second answered.
