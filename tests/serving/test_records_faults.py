@@ -45,7 +45,7 @@ async def load(http: httpx.AsyncClient, traces: list[str]) -> AsyncIterator[None
 
     async def client() -> None:
         while not stopped.is_set():
-            answer = await http.post("/v1/chat/completions", json=body)
+            answer = await http.post("/v1/chat/completions", json=body, timeout=60)
             assert answer.status_code == 200, answer.text
             traces.append(answer.headers["x-pointsman-trace-id"])
 
@@ -57,7 +57,7 @@ async def load(http: httpx.AsyncClient, traces: list[str]) -> AsyncIterator[None
         await asyncio.gather(*clients)
 
 
-async def more(traces: list[str], count: int = 40) -> None:
+async def more(traces: list[str], count: int = 20) -> None:
     """Wait until so many more requests have been answered."""
     wanted = len(traces) + count
     await until(lambda: len(traces) >= wanted)
@@ -96,7 +96,7 @@ async def test_a_database_that_goes_away_loses_no_record(
             else:
                 postgres.stall()
             try:
-                await more(traces, 100)
+                await more(traces, 40)
                 await until(lambda: server.app.state.records.writer.failed > 0)
                 unavailable = await server.http.get(DECISIONS)
             finally:
