@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from routing.conversation import Conversation, normalise
@@ -102,13 +102,9 @@ class Gateway:
         """The decision, or why there is none; never raises for an engine's failure."""
         return await self.decider.decide([pool.route for pool in plan.pools], plan.conversation)
 
-    def ranked(self, plan: Plan, outcome: Outcome) -> list[str]:
-        """Names of `ranking_for`, on or off."""
-        return [each.name for each in self.ranking_for(plan, outcome)]
-
     def ranking_for(self, plan: Plan, outcome: Outcome) -> list[Ranked]:
-        """The chosen task's models best first, then the fallbacks; each once, and none that must
-        not get the request."""
+        """The chosen task's models best first, on or off, then the fallbacks; each once, and none
+        that must not get the request."""
         models, policy = self._pool(plan, outcome)
         own = self.ranking.order(
             models, policy, plan.need, route=outcome.route, explore=not plan.decision_only
@@ -116,12 +112,17 @@ class Gateway:
         rest = self.ranking.order(plan.fallbacks, SelectionPolicy(), plan.need, route=outcome.route)
         return merged(own, rest)
 
-    def candidates(self, plan: Plan, outcome: Outcome) -> list[Target]:
+    def candidates(
+        self, plan: Plan, outcome: Outcome, ranked: Sequence[Ranked] | None = None
+    ) -> list[Target]:
         """The models to ask, in order: those that are on, else the stand-ins, if there are any.
 
-        Raises ApiError where models are on and none of them may get the request.
+        `ranked` is what `ranking_for` has said, where it was asked before. Raises ApiError where
+        models are on and none of them may get the request.
         """
-        targets = self._on(self.ranked(plan, outcome))
+        if ranked is None:
+            ranked = self.ranking_for(plan, outcome)
+        targets = self._on([each.name for each in ranked])
         if targets:
             return targets
         on = self._on([*self._pool(plan, outcome)[0], *plan.fallbacks])

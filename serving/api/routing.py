@@ -54,11 +54,12 @@ async def _decide(protocol: Protocol, request: Request) -> Response:
         outcome = await departure.unless(gateway.decide(plan))
     finally:
         departure.close()
-    record.router, record.outcome = plan.router_label, outcome
+    record.decided(plan, outcome)
+    record.ranked = ranked = gateway.ranking_for(plan, outcome)
     if plan.inline:
-        models = gateway.ranked(plan, outcome)
+        models = [each.name for each in ranked]
     else:
-        models = [target.name for target in gateway.candidates(plan, outcome)]
+        models = [target.name for target in gateway.candidates(plan, outcome, ranked)]
     decision = outcome.decision
     return OrjsonResponse(
         {
