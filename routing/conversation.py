@@ -79,7 +79,8 @@ class Conversation:
 def normalise(messages: Sequence[Any], envelopes: tuple[str, ...] = ENVELOPES) -> Conversation:
     """Turns of OpenAI Chat messages (https://platform.openai.com/docs/api-reference/chat).
 
-    `envelopes` are the tags that are taken off users' messages with what they enclose. Raises InvalidRequest, naming the field, for anything that is not such a message.
+    `envelopes` are the tags that are taken off users' messages with what they enclose. Raises
+    InvalidRequest, naming the field, for anything that is not such a message.
     """
     if not isinstance(messages, list | tuple):
         raise InvalidRequest("messages must be an array", field="messages")

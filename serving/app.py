@@ -35,6 +35,7 @@ from serving.metrics import Metrics
 from serving.prices import PublicPrices
 from serving.ranking_setup import build_ranking
 from serving.routers import build_routers
+from serving.sessions.setup import build_sessions
 from serving.storage.database import open_database
 from serving.upstream import Upstreams
 
@@ -61,6 +62,7 @@ def create_app(
     decider = Decider(engine, limits.decision_timeout_ms, remembered=limits.remembered_decisions)
     latencies = Latencies(config.latency.half_life_s)
     ranking = build_ranking(config.latency, catalogue, prices, latencies, environ)
+    sessions = build_sessions(config.sessions, catalogue, ranking, environ)
     upstreams = Upstreams(limits, config.failover)
     breakers = Breakers(config.breaker)
     database = open_database(config.storage, environ)
@@ -74,6 +76,7 @@ def create_app(
             await database.start()
         await upstreams.start()
         await ranking.start()
+        await sessions.store.start()
         # In the background: the process is alive, and answers from fallbacks, while it loads.
         loading = asyncio.create_task(decider.start())
         try:
@@ -84,6 +87,7 @@ def create_app(
                 await loading
             await engine.close()
             await ranking.close()
+            await sessions.store.close()
             await upstreams.close()
             if database is not None:
                 await database.close()
@@ -100,8 +104,9 @@ def create_app(
         decider=decider,
         ranking=ranking,
         failover=Failover(upstreams, breakers),
+        sessions=sessions,
     )
-    app.state.metrics = Metrics(decider, accounts, breakers, ranking)
+    app.state.metrics = Metrics(decider, accounts, breakers, ranking, sessions)
     app.state.database = database
     app.state.admin_key = environ.get(admin.ADMIN_KEY_ENV)
     for module in (completions, embeddings, routing, models, health, admin):

@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_v
 from routing.tasks import ModelName, Router, Tag, TaskName
 from serving.config_base import BaseUrl, EnvName, ProviderName, Seconds, Strict
 from serving.config_ranking import LatencyConfig, ModelConfig, PricesConfig
+from serving.config_sessions import SessionsConfig
 from serving.config_storage import StorageConfig
 from serving.errors import ConfigError, validation_lines
 
@@ -225,6 +226,7 @@ class ServerConfig(Strict):
     limits: Limits = Limits()
     failover: FailoverConfig = FailoverConfig()
     breaker: BreakerConfig = BreakerConfig()
+    sessions: SessionsConfig = SessionsConfig()
     local_upstream: LocalUpstream = LocalUpstream()
     storage: StorageConfig | None = None
     """Left out, nothing outlives the server: routers are those of this file, and no keys are kept."""

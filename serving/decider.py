@@ -43,10 +43,12 @@ class Outcome:
     decision: Decision | None
     reason: Reason | None
     milliseconds: float
+    kept: str | None = None
+    """The task of the request's session, where the engine was not asked."""
 
     @property
     def route(self) -> str | None:
-        return self.decision.route if self.decision else None
+        return self.decision.route if self.decision else self.kept
 
 
 class Decider:

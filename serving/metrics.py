@@ -18,6 +18,8 @@ from serving.breaker import Breakers
 from serving.decider import Decider
 from serving.ranking import Ranking
 from serving.request_metrics import PREFIX, RequestCollector
+from serving.sessions.keeper import Sessions
+from serving.sessions.metrics import SessionCollector
 
 DECISION_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 VLLM_PREFIX = "vllm:"
@@ -31,7 +33,12 @@ class Metrics:
     """The registry of one server."""
 
     def __init__(
-        self, decider: Decider, accounts: Accounts, breakers: Breakers, ranking: Ranking
+        self,
+        decider: Decider,
+        accounts: Accounts,
+        breakers: Breakers,
+        ranking: Ranking,
+        sessions: Sessions,
     ) -> None:
         self._registry = CollectorRegistry()
         self._decider = decider
@@ -44,6 +51,7 @@ class Metrics:
         decider.observe = lambda milliseconds: histogram.observe(milliseconds / 1000)
         self._registry.register(_DecisionCollector(decider))
         RequestCollector(accounts, breakers, ranking, self._registry)
+        self._registry.register(SessionCollector(sessions))
 
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text form; vLLM's too, where it runs in our care."""

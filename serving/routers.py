@@ -26,6 +26,8 @@ class ServedRouter:
     fallbacks: tuple[str, ...]
     tags: Mapping[str, str]
     """Only models with all of these are asked."""
+    route_on_user_only: bool | None = None
+    """None for what the configuration's sessions say."""
 
     @cached_property
     def routes(self) -> tuple[Route, ...]:
@@ -78,7 +80,12 @@ def _build(
             if not catalogue.known(model):
                 raise ConfigError(f"{field}[{index}]: {_no_provider(model)}")
     return ServedRouter(
-        router.name, router.description, tuple(pools), tuple(router.fallback_models), router.tags
+        name=router.name,
+        description=router.description,
+        pools=tuple(pools),
+        fallbacks=tuple(router.fallback_models),
+        tags=router.tags,
+        route_on_user_only=router.route_on_user_only,
     )
 
 

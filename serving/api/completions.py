@@ -22,6 +22,7 @@ from serving.needs import TAGS_HEADER, need_of, parse_tags
 from serving.outgoing import Outgoing
 from serving.protocols.base import Protocol
 from serving.requests import parse, read_body
+from serving.sessions.key import AFFINITY_HEADER, parse_affinity
 from serving.upstream import Answer
 
 routes = APIRouter()
@@ -56,7 +57,8 @@ async def _complete(protocol: Protocol, request: Request) -> Response:
     tags = parse_tags(request.headers.getlist(TAGS_HEADER))
     work: Plan | Target
     if routed:
-        work = gateway.plan(asked, tags=tags)
+        affinity = parse_affinity(request.headers.getlist(AFFINITY_HEADER))
+        work = gateway.plan(asked, tags=tags, affinity=affinity)
         record.exchange.need = work.need
     else:
         record.exchange.need = need_of(protocol, asked.fields, tags)
@@ -91,6 +93,8 @@ async def _decided(gateway: Gateway, record: RequestRecord, plan: Plan) -> list[
     outcome = await gateway.decide(plan)
     record.router, record.outcome = plan.router, outcome
     record.exchange.route = outcome.route
+    if plan.visit is not None:
+        record.visit, record.exchange.ended = plan.visit, plan.visit.settled
     record.trail.attempts += [
         Attempt(name, reason, asked=False)
         for name, reason in gateway.passed_over(plan, outcome).items()

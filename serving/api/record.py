@@ -16,9 +16,17 @@ from serving.accounts import Accounts, Exchange
 from serving.decider import Outcome, where_raised
 from serving.errors import ApiError, clipped
 from serving.failover import Trail
-from serving.headers import COST, TRACE_ID, attempt_headers, decision_headers, trace_id
+from serving.headers import (
+    COST,
+    TRACE_ID,
+    attempt_headers,
+    decision_headers,
+    session_headers,
+    trace_id,
+)
 from serving.protocols.errors import error_body_for
 from serving.requests import protocol_of
+from serving.sessions.visit import SessionFacts, Visit
 
 SCOPE_KEY = "pointsman"
 QUIET_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -36,11 +44,17 @@ class RequestRecord:
     exchange: Exchange
     router: str | None = None
     outcome: Outcome | None = None
+    visit: Visit | None = None
     trail: Trail = field(default_factory=Trail)
     stream: bool = False
     broken: str | None = None
     """Why a stream ended early."""
     status: int = 0
+
+    @property
+    def session(self) -> SessionFacts | None:
+        """What is known of its session; None for a request that has none."""
+        return self.visit.facts(self.exchange.model) if self.visit is not None else None
 
     def headers(self) -> dict[str, str]:
         """Headers of the answer, whatever it is."""
@@ -49,6 +63,8 @@ class RequestRecord:
         settled = self.exchange.settled  # of a stream, not before its end
         if settled is not None and settled.cost is not None:
             headers[COST] = f"{settled.cost:.8f}"
+        if (session := self.session) is not None:
+            headers |= session_headers(session)
         return headers
 
     def log_fields(self) -> dict[str, Any]:
@@ -73,6 +89,14 @@ class RequestRecord:
             usage = settled.usage
             fields["tokens"] = [usage.input_tokens, usage.cached_tokens, usage.output_tokens]
             fields["cost"] = settled.cost
+        if (session := self.session) is not None:
+            fields |= {
+                "session": session.session_id,
+                "pinned": session.pinned,
+                "switched": session.switched,
+                "session_reason": session.reason,
+                "session_saved": round(session.saved, 8),
+            }
         if self.broken:
             fields["broken"] = self.broken
         return fields
