@@ -48,8 +48,8 @@ class Plan:
         return next(pool for pool in self.pools if pool.route.name == route)
 
     def has(self, route: str | None) -> bool:
-        """Whether a task, or none, can be what this plan's request is."""
-        return route is None or any(pool.route.name == route for pool in self.pools)
+        """Whether this plan has such a task."""
+        return any(pool.route.name == route for pool in self.pools)
 
     def models(self) -> Iterator[str]:
         """All that it may go to, some more than once."""
@@ -134,8 +134,9 @@ class Gateway:
         if plan.visit is not None:
             await self.sessions.find(plan.visit)
             kept = plan.visit.kept_model
-            if kept is not None and self._may_keep(plan, kept):
-                return Outcome(None, None, 0.0, kept=plan.visit.keep())
+            if kept is not None and self._may_answer(plan, kept):
+                route = plan.visit.keep()
+                return Outcome(None, None, 0.0, kept=route if plan.has(route) else None)
         return await self.decider.decide([pool.route for pool in plan.pools], plan.conversation)
 
     def ranked(self, plan: Plan, outcome: Outcome) -> list[str]:
@@ -204,12 +205,6 @@ class Gateway:
         return self.sessions.arrange(
             visit, names, turn, may_stay=self._may_answer(plan, visit.session.model)
         )
-
-    def _may_keep(self, plan: Plan, model: str) -> bool:
-        assert plan.visit is not None
-        session = plan.visit.session
-        assert session is not None
-        return plan.has(session.route) and self._may_answer(plan, model)
 
     def _may_answer(self, plan: Plan, model: str) -> bool:
         """Whether a model that a session had is still one that this request may go to."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from routing.conversation import ENVELOPES, Conversation
@@ -16,9 +15,12 @@ from serving.sessions.key import begins, explicit_key, implicit_key, turn_digest
 from serving.sessions.money import CacheMoney
 from serving.sessions.session import MAX_WARM, Session, Warmth
 from serving.sessions.store import Clock, SessionStore
-from serving.sessions.switching import NewTurn, weigh
+from serving.sessions.switching import NewTurn, Reason, weigh
 from serving.sessions.visit import Visit
 from serving.usage import Usage
+
+_NOTHING = Session(model="", route=None, turn="", decided=False, updated=0.0)
+"""Before a session's first answer."""
 
 
 class Sessions:
@@ -128,25 +130,27 @@ class Sessions:
         facts = visit.facts(model)
         assert facts is not None, "only a routed request has a session"
         before = self._latest(visit)
-        warm = _warmed(before, model, usage, visit.need, since, now)
-        after = Session(model, visit.route, visit.turn, visit.decided, now, warm)
-        if before is not None:
-            switch_cost, saved = 0.0, 0.0
-            if model != before.model:
-                switch_cost = max(0.0, self._money.switch_cost(before, model, since) or 0.0)
-            elif facts.pinned and usage is not None and cost is not None:
-                saved = self._saved(before, visit.first, usage, cost, since)
-            self._count(saved, switch_cost)
-            after = replace(
-                after,
-                requests=before.requests,
-                switches=before.switches + (model != before.model),
-                spend=before.spend,
-                switch_spend=before.switch_spend + switch_cost,
-                saved=before.saved + saved,
-            )
-        self.requests[facts.reason] += 1
-        visit.after = replace(after, requests=after.requests + 1, spend=after.spend + (cost or 0.0))
+        switched = before is not None and model != before.model
+        switch_cost = saved = 0.0
+        if before is not None and switched:
+            switch_cost = max(0.0, self._money.switch_cost(before, model, since) or 0.0)
+        elif before is not None and facts.pinned and usage is not None and cost is not None:
+            saved = self._saved(before, visit.first, usage, cost, since)
+        self._count(facts.reason, saved, switch_cost)
+        past = before if before is not None else _NOTHING
+        visit.after = Session(
+            model=model,
+            route=visit.route,
+            turn=visit.turn,
+            decided=visit.decided,
+            updated=now,
+            warm=_warmed(past, model, usage, visit.need, since, now),
+            requests=past.requests + 1,
+            switches=past.switches + switched,
+            spend=past.spend + (cost or 0.0),
+            switch_spend=past.switch_spend + switch_cost,
+            saved=past.saved + saved,
+        )
         self.store.put(visit.key.id, visit.after)
 
     def _latest(self, visit: Visit) -> Session | None:
@@ -165,7 +169,8 @@ class Sessions:
         elsewhere = self._money.elsewhere(before, first, usage, since)
         return 0.0 if elsewhere is None else elsewhere - cost
 
-    def _count(self, saved: float, switch_cost: float) -> None:
+    def _count(self, reason: Reason, saved: float, switch_cost: float) -> None:
+        self.requests[reason] += 1
         self.switch_spend += switch_cost
         if saved > 0:
             self.saved += saved
@@ -174,15 +179,10 @@ class Sessions:
 
 
 def _warmed(
-    before: Session | None,
-    model: str,
-    usage: Usage | None,
-    need: Need,
-    since: float,
-    now: float,
+    before: Session, model: str, usage: Usage | None, need: Need, since: float, now: float
 ) -> dict[str, Warmth]:
     """What caches hold after an answer."""
-    warm = dict(before.warm) if before is not None else {}
+    warm = dict(before.warm)
     last = warm.pop(model, None)
     if usage is None:
         tokens = need.prompt_tokens
