@@ -30,12 +30,12 @@ class SessionCollector(Collector):
         for name, text, value in (
             (
                 "session_saved_dollars",
-                "US dollars that answers of models that were kept would have cost more elsewhere.",
+                "US dollars that answers would have cost more without sessions.",
                 sessions.saved,
             ),
             (
                 "session_lost_dollars",
-                "US dollars that answers of models that were kept would have cost less elsewhere.",
+                "US dollars that other answers would have cost less without sessions.",
                 sessions.lost,
             ),
             (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from serving.catalogue import Catalogue
 from serving.costs import Costs, OutputLengths
 from serving.needs import Need
-from serving.sessions.session import Session
+from serving.sessions.session import Session, held
 from serving.usage import Usage
 
 _PER = 1_000_000
@@ -61,8 +61,9 @@ class CacheMoney:
         warm = session.warm_tokens(model, since) if session is not None else 0
         return self._costs.expected_cost(model, need, output, warm)
 
-    def elsewhere(self, session: Session, model: str, usage: Usage, since: float) -> float | None:
-        """What a request that was answered would have cost at another model."""
-        cached = min(session.warm_tokens(model, since), usage.input_tokens)
+    def otherwise(self, session: Session, model: str, usage: Usage, since: float) -> float | None:
+        """What a request that was answered would have cost at the model that was ranked first, had
+        all of its session gone to those."""
+        cached = min(held(session.otherwise, model, since), usage.input_tokens)
         tokens = Usage(usage.input_tokens, usage.output_tokens, cached_tokens=cached)
         return self._costs.cost_of(model, tokens)
