@@ -47,6 +47,10 @@ class CachingProvider:
         if self._runner is not None:
             await self._runner.cleanup()
 
+    def forget(self) -> None:
+        """Empty the caches."""
+        self._read.clear()
+
     async def _answer(self, request: web.Request) -> web.Response:
         body = orjson.loads(await request.read())
         model: str = body["model"]
