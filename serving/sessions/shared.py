@@ -62,11 +62,17 @@ class RedisStore:
         self._wanted = asyncio.Event()
         self._changed: Bounded[str, None] = Bounded(limit)
         """Sessions that Redis has not got yet, by key."""
+        self._flushing = 0
         self._stirred = asyncio.Event()
         self._behind = False
         """Whether some of them may be older than what Redis has."""
         self._retry_s = RETRY_S
         self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def unwritten(self) -> int:
+        """Sessions that Redis has not got yet, in part or at all."""
+        return len(self._changed) + self._flushing
 
     def __len__(self) -> int:
         return len(self._local)
@@ -156,7 +162,7 @@ class RedisStore:
         for key in keys:
             del self._changed[key]
         batch = {key: session for key in keys if (session := self._local.own(key)) is not None}
-        written = False
+        self._flushing, written = len(batch), False
         try:
             async with asyncio.timeout(WRITE_S):
                 if self._behind:
@@ -167,6 +173,7 @@ class RedisStore:
             self._failed(error)
             return
         finally:
+            self._flushing = 0
             if not written:
                 self._changed.update(dict.fromkeys(batch))
         self._retry_s = RETRY_S

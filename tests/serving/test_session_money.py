@@ -50,8 +50,12 @@ def make_fastest(server: Running, model: str) -> None:
     """As if other conversations had found the model to answer at once, and the others not to."""
     latencies = server.app.state.gateway.ranking._latency
     for each in ("one", "two"):
-        for _ in range(50):
-            latencies.observe(each, streamed=False, seconds=0.0 if each == model else 9.0)
+        seconds = 0.001 if each == model else 9.0
+        for prompt in (500, 5000) * 50:
+            latencies.observe_speed(
+                each, streamed=False, tokens=60, seconds=seconds, prompt_tokens=prompt
+            )
+            latencies.observe(each, streamed=False, seconds=seconds, prompt_tokens=prompt)
 
 
 async def loop(server: Running, calls: int, *, restless: bool) -> list[list[str]]:
