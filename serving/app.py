@@ -52,6 +52,7 @@ from serving.readiness import Readiness
 from serving.records.metrics import RecordCollector
 from serving.records.service import open_records
 from serving.router_setup import build_registry
+from serving.sessions.setup import build_sessions
 from serving.storage.database import open_database
 from serving.tracing import open_tracing
 from serving.upstream import Upstreams
@@ -99,6 +100,7 @@ def create_app(
     decider = Decider(engine, limits.decision_timeout_ms, remembered=limits.remembered_decisions)
     latencies = Latencies(config.latency.half_life_s)
     ranking = build_ranking(config.latency, catalogue, prices, latencies, environ)
+    sessions = build_sessions(config.sessions, catalogue, ranking, environ)
     upstreams = Upstreams(limits, config.failover)
     breakers = Breakers(config.breaker)
     accounts = Accounts(ranking.costs.cost_of)
@@ -106,7 +108,7 @@ def create_app(
     records = open_records(config.records, database)
     tracing = open_tracing(config.tracing)
 
-    parts: list[Part | None] = [database, routers, records, upstreams, ranking]
+    parts: list[Part | None] = [database, routers, records, sessions.store, upstreams, ranking]
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -136,7 +138,7 @@ def create_app(
         readiness.add("database", lambda: None if database.ready else "does not answer")
     app.recorder = RequestRecorder(accounts, drain, tracing)
     app.recorder.listeners += [part.ended for part in (records, tracing) if part is not None]
-    metrics = Metrics(decider, accounts, breakers, ranking)
+    metrics = Metrics(decider, accounts, breakers, ranking, sessions)
     metrics.register(RecordCollector(records))
     app.state.started = int(time.time())
     app.state.gateway = Gateway(
@@ -147,6 +149,7 @@ def create_app(
         decider=decider,
         ranking=ranking,
         failover=Failover(upstreams, breakers),
+        sessions=sessions,
     )
     app.state.drain = drain
     app.state.readiness = readiness

@@ -18,6 +18,7 @@ from serving.config_base import BaseUrl, EnvName, ProviderName, Seconds, Strict
 from serving.config_listen import DrainConfig, Listen
 from serving.config_ranking import LatencyConfig, ModelConfig, PricesConfig
 from serving.config_records import RecordsConfig
+from serving.config_sessions import SessionsConfig
 from serving.config_storage import StorageConfig
 from serving.config_tracing import LoggingConfig, TracingConfig
 from serving.errors import ConfigError, validation_lines
@@ -254,6 +255,8 @@ class ServerConfig(Strict):
     """After which errors the next model is asked."""
     breaker: BreakerConfig = BreakerConfig()
     """When a failing model is left alone."""
+    sessions: SessionsConfig = SessionsConfig()
+    """How requests that belong together keep their model."""
     local_upstream: LocalUpstream = LocalUpstream()
     """A small chat model on this machine."""
     storage: StorageConfig | None = None

@@ -19,11 +19,19 @@ from serving.decider import Outcome, where_raised
 from serving.errors import ApiError, clipped
 from serving.failover import Trail
 from serving.gateway import Plan
-from serving.headers import COST, TRACE_ID, attempt_headers, decision_headers, trace_id
+from serving.headers import (
+    COST,
+    TRACE_ID,
+    attempt_headers,
+    decision_headers,
+    session_headers,
+    trace_id,
+)
 from serving.logs import TRACE
 from serving.protocols.errors import error_body_for
 from serving.ranking import Ranked
 from serving.requests import protocol_of
+from serving.sessions.visit import SessionFacts, Visit
 
 if TYPE_CHECKING:
     from serving.tracing.spans import Tracing
@@ -47,6 +55,7 @@ class RequestRecord:
     plan: Plan | None = None
     outcome: Outcome | None = None
     ranked: Sequence[Ranked] = ()
+    visit: Visit | None = None
     trail: Trail = field(default_factory=Trail)
     stream: bool = False
     broken: str | None = None
@@ -59,6 +68,11 @@ class RequestRecord:
         if self.trail.trace is not None:
             self.trail.trace.decided_ns = time.time_ns()
 
+    @property
+    def session(self) -> SessionFacts | None:
+        """What is known of its session; None for a request that has none."""
+        return self.visit.facts(self.exchange.model) if self.visit is not None else None
+
     def headers(self) -> dict[str, str]:
         """Headers of the answer, whatever it is."""
         decided = decision_headers(self.router, self.outcome) if self.outcome else {}
@@ -66,6 +80,8 @@ class RequestRecord:
         settled = self.exchange.settled  # of a stream, not before its end
         if settled is not None and settled.cost is not None:
             headers[COST] = f"{settled.cost:.8f}"
+        if (session := self.session) is not None:
+            headers |= session_headers(session)
         return headers
 
     def log_fields(self) -> dict[str, Any]:
@@ -90,6 +106,14 @@ class RequestRecord:
             usage = settled.usage
             fields["tokens"] = [usage.input_tokens, usage.cached_tokens, usage.output_tokens]
             fields["cost"] = settled.cost
+        if (session := self.session) is not None:
+            fields |= {
+                "session": session.session_id,
+                "pinned": session.pinned,
+                "switched": session.switched,
+                "session_reason": session.reason,
+                "session_saved": round(session.saved, 8),
+            }
         if self.broken:
             fields["broken"] = self.broken
         return fields
