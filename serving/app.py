@@ -17,8 +17,20 @@ import structlog
 from fastapi import FastAPI
 
 from serving import logs
+from serving.access.access import Access
 from serving.accounts import Accounts
-from serving.api import admin, completions, embeddings, errors, health, models, routing, schemas
+from serving.api import (
+    admin,
+    completions,
+    embeddings,
+    errors,
+    health,
+    keys,
+    models,
+    provider_keys,
+    routing,
+    schemas,
+)
 from serving.api.application import Application
 from serving.api.record import RequestRecorder
 from serving.breaker import Breakers
@@ -64,6 +76,7 @@ def create_app(
     upstreams = Upstreams(limits, config.failover)
     breakers = Breakers(config.breaker)
     database = open_database(config.storage, environ)
+    access = Access(config, environ, database, catalogue, ranking)
     accounts = Accounts(ranking.costs.cost_of)
     Learning(ranking, latencies).listen(accounts)
 
@@ -72,6 +85,7 @@ def create_app(
         log.info("starting", providers=catalogue.providers, routers=list(routers))
         if database is not None:
             await database.start()
+        await access.start()
         await upstreams.start()
         await ranking.start()
         # In the background: the process is alive, and answers from fallbacks, while it loads.
@@ -85,11 +99,13 @@ def create_app(
             await engine.close()
             await ranking.close()
             await upstreams.close()
+            await access.close()
             if database is not None:
                 await database.close()
             log.info("stopped")
 
     app = Application(title="Pointsman", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.gate = access.gate
     app.recorder = RequestRecorder(accounts)
     app.state.started = int(time.time())
     app.state.gateway = Gateway(
@@ -100,11 +116,12 @@ def create_app(
         decider=decider,
         ranking=ranking,
         failover=Failover(upstreams, breakers),
+        spending=access.spending,
     )
     app.state.metrics = Metrics(decider, accounts, breakers, ranking)
     app.state.database = database
-    app.state.admin_key = environ.get(admin.ADMIN_KEY_ENV)
-    for module in (completions, embeddings, routing, models, health, admin):
+    app.state.access = access
+    for module in (completions, embeddings, routing, models, health, admin, keys, provider_keys):
         app.include_router(module.routes)
     errors.install(app)
     _describe(app)

@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from routing.tasks import ModelName, Router, Tag, TaskName
+from serving.config_access import AccessConfig
 from serving.config_base import BaseUrl, EnvName, ProviderName, Seconds, Strict
 from serving.config_ranking import LatencyConfig, ModelConfig, PricesConfig
 from serving.config_storage import StorageConfig
@@ -226,8 +227,9 @@ class ServerConfig(Strict):
     failover: FailoverConfig = FailoverConfig()
     breaker: BreakerConfig = BreakerConfig()
     local_upstream: LocalUpstream = LocalUpstream()
+    access: AccessConfig = AccessConfig()
     storage: StorageConfig | None = None
-    """Left out, nothing outlives the server: routers are those of this file, and no keys are kept."""
+    """Left out, nothing outlives the server: its routers are this file's, and it keeps no keys."""
 
     @model_validator(mode="after")
     def _known_providers(self) -> Self:

@@ -20,6 +20,8 @@ from serving.protocols.errors import error_body_for, reshape
 from serving.retry_after import retry_after_s
 from serving.upstream import Answer, ErrorAnswer, UpstreamFailure, Upstreams
 
+PENDING = "pending"
+
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
@@ -43,6 +45,11 @@ class Trail:
     def model(self) -> str | None:
         """The model asked last: the one that answered, if any did."""
         return next((a.model for a in reversed(self.attempts) if a.asked), None)
+
+    @property
+    def pending(self) -> bool:
+        """Whether a model is being asked, or was when the request was given up."""
+        return any(a.result == PENDING for a in self.attempts)
 
 
 @dataclass(slots=True)
@@ -120,7 +127,7 @@ class Failover:
             return None
         started = time.perf_counter()
         number = len(trail.attempts)
-        trail.attempts.append(Attempt(target.name, "pending"))
+        trail.attempts.append(Attempt(target.name, PENDING))
         self.breakers.asked(target.name)
         try:
             async with asyncio.timeout_at(deadline):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from routing.conversation import Conversation, normalise
 from routing.errors import ContractError, InvalidRequest
 from routing.tasks import ROUTER_PREFIX, Pool, SelectionPolicy, preference_pools
+from serving.access.spending import Spending
 from serving.catalogue import Catalogue, Target
 from serving.config import Limits, StandIns
 from serving.decider import Decider, Outcome
@@ -54,6 +55,7 @@ class Gateway:
     decider: Decider
     ranking: Ranking
     failover: Failover
+    spending: Spending
 
     def plan(self, asked: ModelRequest, *, decision_only: bool = False, tags: Tags = ()) -> Plan:
         """What to decide, and among what; raises ApiError for anything that cannot be routed.

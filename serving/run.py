@@ -25,6 +25,7 @@ from granian.server.embed import Server
 
 from routing.tasks import ROUTER_PREFIX
 from serving import logs
+from serving.access.exposure import check_exposure
 from serving.app import create_app
 from serving.config import EngineKind, ServerConfig, load_config, with_engine
 from serving.engine.base import Engine
@@ -69,6 +70,7 @@ def serve(
     )
     check_port_free(config.listen.host, config.listen.port)
     environ = dict(os.environ if environ is None else environ)
+    check_exposure(config, environ)
     local = _local_upstream(config, environ)
     if local is not None:
         environ[config.local_upstream.url_env] = local.base_url

@@ -79,9 +79,12 @@ async def _answer(
     deadline: float,
 ) -> Answer:
     candidates = [work] if isinstance(work, Target) else await _decided(gateway, record, work)
+    allowed = await gateway.spending.begin(
+        record.principal, record.exchange, candidates, outgoing.protocol, record.readings
+    )
     try:
         return await gateway.failover.ask(
-            candidates, outgoing, record.exchange, trail=record.trail, deadline=deadline
+            allowed, outgoing, record.exchange, trail=record.trail, deadline=deadline
         )
     except AllFailed as failure:
         return failure.answer()

@@ -12,6 +12,9 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving.access.limit_headers import limit_headers
+from serving.access.principal import ANONYMOUS, Principal
+from serving.access.rates import Reading
 from serving.accounts import Accounts, Exchange
 from serving.decider import Outcome, where_raised
 from serving.errors import ApiError, clipped
@@ -34,6 +37,9 @@ class RequestRecord:
 
     trace_id: str
     exchange: Exchange
+    principal: Principal = ANONYMOUS
+    readings: list[Reading] = field(default_factory=list)
+    """What the caller's key has left of its limits."""
     router: str | None = None
     outcome: Outcome | None = None
     trail: Trail = field(default_factory=Trail)
@@ -54,6 +60,8 @@ class RequestRecord:
     def log_fields(self) -> dict[str, Any]:
         """Fields of the log line: never a prompt, a key, or a client's unchecked words."""
         fields: dict[str, Any] = {"trace_id": self.trace_id, "status": self.status}
+        if self.principal.key_id is not None:
+            fields["key"] = self.principal.key_id
         if self.outcome:
             decision = self.outcome.decision
             fields |= {
@@ -85,6 +93,11 @@ def record_of(scope: Scope) -> RequestRecord:
     return record
 
 
+def principal_of(scope: Scope) -> Principal:
+    """Who makes the request that a scope belongs to."""
+    return record_of(scope).principal
+
+
 class RequestRecorder:
     """Outermost: makes the record, adds its headers, logs one line, hides our faults."""
 
@@ -102,7 +115,10 @@ class RequestRecorder:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 record.status = message["status"]
-                ours = [(k.encode(), v.encode()) for k, v in record.headers().items()]
+                headers = record.headers()
+                if record.readings:
+                    headers |= limit_headers(protocol_of(scope["path"]), record.readings)
+                ours = [(k.encode(), v.encode()) for k, v in headers.items()]
                 message = {**message, "headers": [*message.get("headers", ()), *ours]}
             await send(message)
 
@@ -118,6 +134,7 @@ class RequestRecorder:
                 raise RuntimeError("answer broken off") from None
             await _send_fault(send_with_headers, scope)
         finally:
+            record.exchange.leave(asked=record.trail.pending)
             if scope["path"] not in QUIET_PATHS or fault:
                 log.log(
                     40 if fault else 20,

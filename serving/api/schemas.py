@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import BaseModel
+
 from routing.tasks import RoutingPreference
 from serving.protocols.base import Protocol
 
@@ -111,6 +113,24 @@ def checkpoint_change() -> dict[str, Any]:
         "additionalProperties": False,
     }
     return _described(schema, "The old version and the new.")
+
+
+def of_body(kind: type[BaseModel], answer: str) -> dict[str, Any]:
+    """`openapi_extra` of a call whose body is a model that stands on its own."""
+    schema = kind.model_json_schema()
+    inner = schema.pop("$defs", {})
+    return _described(_inlined(schema, inner), answer)
+
+
+def _inlined(schema: Any, inner: dict[str, Any]) -> Any:
+    """A schema with what it refers to in place."""
+    if isinstance(schema, list):
+        return [_inlined(each, inner) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return _inlined(inner[schema["$ref"].rpartition("/")[2]], inner)
+    return {key: _inlined(value, inner) for key, value in schema.items()}
 
 
 def components() -> dict[str, Any]:

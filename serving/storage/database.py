@@ -53,9 +53,7 @@ def database_url(config: StorageConfig, environ: Mapping[str, str]) -> URL:
     return url.set(drivername=DRIVERS[kind])
 
 
-def open_database(
-    config: StorageConfig | None, environ: Mapping[str, str]
-) -> Database | None:
+def open_database(config: StorageConfig | None, environ: Mapping[str, str]) -> Database | None:
     """The configured database, not yet connected; None where nothing is to be kept."""
     return None if config is None else Database(database_url(config, environ), config)
 
