@@ -229,7 +229,7 @@ class ServerConfig(Strict):
     local_upstream: LocalUpstream = LocalUpstream()
     access: AccessConfig = AccessConfig()
     storage: StorageConfig | None = None
-    """Left out, nothing outlives the server: its routers are this file's, and it keeps no keys."""
+    """Left out, nothing outlives the server: routers are those of this file alone."""
 
     @model_validator(mode="after")
     def _known_providers(self) -> Self:

@@ -16,13 +16,17 @@ class StorageConfig(Strict):
     """A database for routers, keys and records."""
 
     url: str = "sqlite:///pointsman.db"
-    """`sqlite:///file`, relative to the configuration file, or `postgresql://user@host/database`."""
+    """`sqlite:///file`, relative to the configuration file, or `postgresql://user@host/database`,
+    with libpq's parameters, as in `?sslmode=require`."""
     url_env: EnvName = "POINTSMAN_DATABASE_URL"
-    """Variable whose value replaces `url`; a password belongs there."""
+    """Variable whose value replaces `url`; a password belongs there. A relative file in it is
+    relative to the working directory."""
     connections: Annotated[int, Field(ge=1, le=100)] = 5
     """To PostgreSQL, of each worker process."""
     timeout_s: Seconds = 5
     """To connect, for a statement, and for SQLite's lock."""
+    reload_s: Seconds = 1
+    """How often each replica looks for what others have changed."""
 
     def within(self, folder: Path) -> Self:
         """With SQLite's file, where its path is relative, in `folder`."""

@@ -9,7 +9,6 @@ from contextlib import suppress
 
 import structlog
 
-from serving.access import changes
 from serving.access.gate import ADMIN_KEY_ENV, Gate, State
 from serving.access.key_store import KeyStore
 from serving.access.keyring import Keyring
@@ -26,6 +25,8 @@ from serving.catalogue import Catalogue
 from serving.config import ServerConfig
 from serving.ranking import Ranking
 from serving.storage.database import Database, DatabaseDown
+from serving.storage.tables.access import SUBJECT
+from serving.storage.tables.changes import last_change
 
 LAST_WRITE_S = 5.0
 """At the end, so long at most is tried to write what was spent."""
@@ -139,7 +140,8 @@ class Access:
         if self._database is None:
             return
         await self._rehash()
-        version = await changes.version(self._database)
+        async with self._database.read() as connection:
+            version = await last_change(connection, SUBJECT)
         if version == self._version:
             return
         if self.keys is not None:

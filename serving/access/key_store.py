@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import RowMapping, and_, delete, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from serving.access.changes import mark_changed
 from serving.access.keys import SHOWN, ApiKey, Hasher, KeySecret, new_key
 from serving.access.principal import KeyLimits, Role
-from serving.access.tables import api_key_secrets, api_keys
 from serving.storage.database import Database
+from serving.storage.tables.access import SUBJECT, api_key_secrets, api_keys
+from serving.storage.tables.changes import next_change
 
 _LIMITS = ("requests_per_minute", "tokens_per_minute", "monthly_budget")
 
@@ -68,21 +69,20 @@ class KeyStore:
             **{column: getattr(limits, column) for column in _LIMITS},
         }
         plaintext, secret = self._secret()
-        async with self._database.begin() as connection:
+        async with self._changing() as connection:
             await connection.execute(insert(api_keys).values(row))
             await _add_secret(connection, identifier, secret)
-            await mark_changed(connection)
         return Made(_key({**row, "revoked_at": None}, [secret]), plaintext)
 
     async def get(self, identifier: str) -> ApiKey:
         """One key; raises NoSuchKey."""
-        async with self._database.begin() as connection:
+        async with self._database.read() as connection:
             return await _get(connection, identifier)
 
     async def page(self, count: int, after: str | None = None) -> list[ApiKey]:
         """Keys in the order they were made, behind the one called `after`; raises NoSuchKey."""
         query = select(api_keys).order_by(api_keys.c.created_at, api_keys.c.id).limit(count)
-        async with self._database.begin() as connection:
+        async with self._database.read() as connection:
             if after is not None:
                 last = await _get(connection, after)
                 created = api_keys.c.created_at
@@ -102,24 +102,23 @@ class KeyStore:
             api_keys.c.revoked_at.is_(None),
             or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > now),
         )
-        async with self._database.begin() as connection:
+        async with self._database.read() as connection:
             rows = (await connection.execute(select(api_keys).where(usable))).mappings().all()
             return await _with_secrets(connection, rows, every=True)
 
     async def change(self, identifier: str, values: Mapping[str, Any]) -> ApiKey:
         """Give columns new values; raises NoSuchKey, and KeyRevoked."""
-        async with self._database.begin() as connection:
+        async with self._changing() as connection:
             await _get_unrevoked(connection, identifier)
             if values:
                 await connection.execute(
                     update(api_keys).where(api_keys.c.id == identifier).values(dict(values))
                 )
-                await mark_changed(connection)
-            return await _get(connection, identifier)
+                return await _get(connection, identifier)
 
     async def revoke(self, identifier: str) -> ApiKey:
         """Refuse a key from now on; raises NoSuchKey."""
-        async with self._database.begin() as connection:
+        async with self._changing() as connection:
             key = await _get(connection, identifier)
             if key.revoked_at is None:
                 key = replace(key, revoked_at=self._now())
@@ -128,8 +127,7 @@ class KeyStore:
                     .where(api_keys.c.id == identifier)
                     .values(revoked_at=key.revoked_at)
                 )
-                await mark_changed(connection)
-            return key
+                return key
 
     async def rotate(self, identifier: str, grace_s: int) -> Made:
         """Another secret for a key; the older ones hold for the grace, in seconds.
@@ -139,7 +137,7 @@ class KeyStore:
         plaintext, secret = self._secret()
         end = self._now() + grace_s
         older = api_key_secrets.c
-        async with self._database.begin() as connection:
+        async with self._changing() as connection:
             await _get_unrevoked(connection, identifier)
             await connection.execute(
                 delete(api_key_secrets).where(
@@ -155,19 +153,19 @@ class KeyStore:
                 .values(expires_at=end)
             )
             await _add_secret(connection, identifier, secret)
-            await mark_changed(connection)
             return Made(await _get(connection, identifier), plaintext)
 
     async def rehash(self, old: bytes, new: bytes) -> None:
         """Take the hash under the first secret for one under another, of the same key."""
-        async with self._database.begin() as connection:
-            changed = await connection.execute(
+        async with self._changing() as connection:
+            await connection.execute(
                 update(api_key_secrets)
                 .where(api_key_secrets.c.digest == old)
                 .values(digest=new, hashed_with=self._hasher.mark)
             )
-            if changed.rowcount:
-                await mark_changed(connection)
+
+    def _changing(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        return _change(self._database)
 
     def _secret(self) -> tuple[str, KeySecret]:
         plaintext = new_key()
@@ -177,6 +175,13 @@ class KeyStore:
 
     def _now(self) -> int:
         return int(self._clock())
+
+
+@asynccontextmanager
+async def _change(database: Database) -> AsyncIterator[AsyncConnection]:
+    async with database.begin() as connection:
+        await next_change(connection, SUBJECT)
+        yield connection
 
 
 async def _add_secret(connection: AsyncConnection, identifier: str, secret: KeySecret) -> None:

@@ -15,11 +15,11 @@ import structlog
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from sqlalchemy import delete, insert, select, update
 
-from serving.access.changes import mark_changed
 from serving.access.stored_key import StoredProviderKey
-from serving.access.tables import provider_keys
 from serving.errors import ConfigError
 from serving.storage.database import Database
+from serving.storage.tables.access import SUBJECT, provider_keys
+from serving.storage.tables.changes import next_change
 
 log = structlog.get_logger("pointsman")
 
@@ -71,30 +71,30 @@ class ProviderKeyStore:
         }
         mine = provider_keys.c.provider == stored.provider
         async with self._database.begin() as connection:
+            await next_change(connection, SUBJECT)
             await connection.execute(delete(provider_keys).where(mine))
             await connection.execute(insert(provider_keys).values(row))
-            await mark_changed(connection)
         return ProviderKeyEntry(stored.provider, stored.origin, created)
 
     async def remove(self, provider: str) -> None:
         """Forget a key; raises NoSuchProviderKey."""
         statement = delete(provider_keys).where(provider_keys.c.provider == provider)
         async with self._database.begin() as connection:
+            await next_change(connection, SUBJECT)
             if not (await connection.execute(statement)).rowcount:
                 raise NoSuchProviderKey(provider)
-            await mark_changed(connection)
 
     async def entries(self) -> list[ProviderKeyEntry]:
         """What is stored, by provider."""
         columns = provider_keys.c
         query = select(columns.provider, columns.origin, columns.created_at)
-        async with self._database.begin() as connection:
+        async with self._database.read() as connection:
             rows = await connection.execute(query.order_by(columns.provider))
             return [ProviderKeyEntry(*row) for row in rows]
 
     async def load(self) -> dict[str, StoredProviderKey]:
         """All keys that can be decrypted and are in their own row, by provider."""
-        async with self._database.begin() as connection:
+        async with self._database.read() as connection:
             query = select(provider_keys.c.provider, provider_keys.c.ciphertext)
             rows = (await connection.execute(query)).all()
         opened = [self._open(provider, bytes(ciphertext)) for provider, ciphertext in rows]

@@ -10,8 +10,8 @@ from sqlalchemy import RowMapping, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from serving.access.ledger import Unsaved, Usage
-from serving.access.tables import key_usage
 from serving.storage.database import Database
+from serving.storage.tables.access import key_usage
 
 _SUMS = [func.sum(key_usage.c[field.name]).label(field.name) for field in fields(Usage)]
 _PLAIN = {"int": int, "float": float}
@@ -47,7 +47,7 @@ class UsageStore:
         """What other processes wrote of a month, by key; nothing for a key that only this one
         knows."""
         found: dict[str, Usage] = {}
-        async with self._database.begin() as connection:
+        async with self._database.read() as connection:
             for start in range(0, len(keys), _BATCH):
                 query = (
                     select(key_usage.c.key_id, *_SUMS)

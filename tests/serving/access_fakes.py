@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -60,9 +61,11 @@ async def keyed(
     environ: Mapping[str, str] | None = None,
     host: str = "0.0.0.0",  # noqa: S104
     access: Mapping[str, Any] | None = None,
+    wait_ready: bool = True,
     **update: Any,
 ) -> AsyncIterator[Keyed]:
-    """A server whose configured address is not loopback; `database` is a SQLite file or a URL."""
+    """A server whose configured address is not loopback; `database` is a SQLite file or a URL, and
+    is waited for if `wait_ready`."""
     url = f"sqlite:///{database}" if isinstance(database, Path) else database
     config = config_for(
         upstream,
@@ -78,6 +81,8 @@ async def keyed(
         **(environ or {}),
     }
     async with serving(config, engine or FakeEngine(), upstream, environ=known) as server:
+        if wait_ready:
+            await asyncio.wait_for(server.app.state.database.migrated(), 30)
         yield Keyed(server)
 
 

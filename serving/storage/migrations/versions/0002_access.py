@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0002"
-down_revision = None
+down_revision = "0001"
 branch_labels = None
 depends_on = None
 
@@ -63,15 +63,11 @@ def upgrade() -> None:
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("provider", name="pk_provider_keys"),
     )
-    version = op.create_table(
-        "access_version",
-        sa.Column("id", sa.Integer, nullable=False, autoincrement=False),
-        sa.Column("version", sa.BigInteger, nullable=False),
-        sa.PrimaryKeyConstraint("id", name="pk_access_version"),
-    )
-    op.bulk_insert(version, [{"id": 1, "version": 0}])
+    counters = sa.table("change_counters", sa.column("subject"), sa.column("value"))
+    op.bulk_insert(counters, [{"subject": "access", "value": 0}])
 
 
 def downgrade() -> None:
-    for table in ("access_version", "provider_keys", "key_usage", "api_key_secrets", "api_keys"):
+    for table in ("provider_keys", "key_usage", "api_key_secrets", "api_keys"):
         op.drop_table(table)
+    op.execute("DELETE FROM change_counters WHERE subject = 'access'")

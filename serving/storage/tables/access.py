@@ -1,4 +1,7 @@
-"""Tables of keys, of what was spent, and of providers' keys."""
+"""Tables of keys, of what was spent, and of providers' keys.
+
+Changes of keys are counted under `SUBJECT`: see `serving.storage.tables.changes`.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,8 @@ from sqlalchemy import (
 )
 
 from serving.storage.schema import metadata
+
+SUBJECT = "access"
 
 api_keys = Table(
     "api_keys",
@@ -67,12 +72,4 @@ provider_keys = Table(
     Column("ciphertext", LargeBinary, nullable=False),
     Column("origin", String(300), nullable=False),
     Column("created_at", BigInteger, nullable=False),
-)
-
-access_version = Table(
-    "access_version",
-    metadata,
-    Column("id", Integer, primary_key=True),
-    # Counts changes of keys: replicas read the tables anew when it has moved.
-    Column("version", BigInteger, nullable=False),
 )
