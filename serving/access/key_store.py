@@ -114,7 +114,8 @@ class KeyStore:
                 await connection.execute(
                     update(api_keys).where(api_keys.c.id == identifier).values(dict(values))
                 )
-                return await _get(connection, identifier)
+                key = await _get(connection, identifier)
+        return key
 
     async def revoke(self, identifier: str) -> ApiKey:
         """Refuse a key from now on; raises NoSuchKey."""
@@ -127,7 +128,7 @@ class KeyStore:
                     .where(api_keys.c.id == identifier)
                     .values(revoked_at=key.revoked_at)
                 )
-                return key
+            return key
 
     async def rotate(self, identifier: str, grace_s: int) -> Made:
         """Another secret for a key; the older ones hold for the grace, in seconds.
@@ -153,7 +154,8 @@ class KeyStore:
                 .values(expires_at=end)
             )
             await _add_secret(connection, identifier, secret)
-            return Made(await _get(connection, identifier), plaintext)
+            key = await _get(connection, identifier)
+        return Made(key, plaintext)
 
     async def rehash(self, old: bytes, new: bytes) -> None:
         """Take the hash under the first secret for one under another, of the same key."""
