@@ -28,14 +28,19 @@ async def turn_away(scope: Scope, receive: Receive, send: Send, error: ApiError)
     await response(scope, receive, send)
     if not sends:
         return
-    drained = 0
-    with suppress(TimeoutError):
+    # Whatever goes wrong now, the answer is out.
+    with suppress(Exception):
         async with asyncio.timeout(DRAINED_S):
-            while drained < DRAINED_BYTES:
-                message = await receive()
-                drained += len(message.get("body", b""))
-                if not message.get("more_body", False):
-                    return
+            await _drain(receive)
+
+
+async def _drain(receive: Receive) -> None:
+    drained = 0
+    while drained < DRAINED_BYTES:
+        message = await receive()
+        drained += len(message.get("body", b""))
+        if not message.get("more_body", False):
+            return
 
 
 def _sends_body(scope: Scope) -> bool:
