@@ -17,7 +17,9 @@ from routing.tasks import ModelName, Router, Tag, TaskName
 from serving.config_base import BaseUrl, EnvName, ProviderName, Seconds, Strict
 from serving.config_listen import DrainConfig, Listen
 from serving.config_ranking import LatencyConfig, ModelConfig, PricesConfig
+from serving.config_records import RecordsConfig
 from serving.config_storage import StorageConfig
+from serving.config_tracing import LoggingConfig, TracingConfig
 from serving.errors import ConfigError, validation_lines
 
 DEFAULT_CONFIG = Path("configs/serve.yaml")
@@ -255,8 +257,11 @@ class ServerConfig(Strict):
     local_upstream: LocalUpstream = LocalUpstream()
     """A small chat model on this machine."""
     storage: StorageConfig | None = None
-    """A database. Left out, nothing outlives the server: routers are those of this file, and no
-    keys are kept."""
+    """Left out, nothing outlives the server: routers are this file's, and no keys are kept."""
+    records: RecordsConfig = RecordsConfig()
+    """Needs `storage`; without one nothing is recorded."""
+    tracing: TracingConfig = TracingConfig()
+    logging: LoggingConfig = LoggingConfig()
 
     @model_validator(mode="after")
     def _known_providers(self) -> Self:
@@ -265,6 +270,8 @@ class ServerConfig(Strict):
                 raise ValueError(f"models.{name}.provider: no provider {model.provider!r}")
         if self.preset_routers and self.presets is None:
             raise ValueError("preset_routers: needs presets, the folder of preset files")
+        if self.records.text.store and self.storage is None:
+            raise ValueError("records.text.store: needs storage, where texts are to be kept")
         return self
 
 

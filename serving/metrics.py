@@ -56,6 +56,10 @@ class Metrics(Collector):
         """All metrics in Prometheus' text form."""
         return generate_latest(self)
 
+    def register(self, collector: Collector) -> None:
+        """Add a part of the server that counts for itself."""
+        self._registry.register(collector)
+
 
 class _Only(Collector):
     """The metrics of a registry whose names begin so."""

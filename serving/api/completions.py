@@ -57,6 +57,7 @@ async def _complete(protocol: Protocol, request: Request) -> Response:
     tags = parse_tags(request.headers.getlist(TAGS_HEADER))
     work: Plan | Target
     if routed:
+        await gateway.prepare(asked)
         work = gateway.plan(asked, tags=tags)
         record.exchange.need = work.need
     else:
@@ -90,13 +91,14 @@ async def _answer(
 
 async def _decided(gateway: Gateway, record: RequestRecord, plan: Plan) -> list[Target]:
     outcome = await gateway.decide(plan)
-    record.router, record.outcome = plan.router, outcome
+    record.decided(plan, outcome)
+    record.ranked = ranked = gateway.ranking_for(plan, outcome)
     record.exchange.route = outcome.route
     record.trail.attempts += [
         Attempt(name, reason, asked=False)
         for name, reason in gateway.passed_over(plan, outcome).items()
     ]
-    candidates = gateway.candidates(plan, outcome)
+    candidates = gateway.candidates(plan, outcome, ranked)
     if not candidates:
         raise nothing_on()
     return candidates

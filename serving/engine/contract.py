@@ -10,6 +10,7 @@ from routing.errors import UnsupportedCheckpoint
 from routing.layout import Layout
 from routing.manifest import IdentifierReadOut, Manifest, load_manifest
 from routing.tokenizer import FileTokenizer
+from serving.engine.token_memo import RememberingTokenizer
 
 TOKENIZER_FILE = "tokenizer.json"
 
@@ -31,7 +32,7 @@ def read_contract(folder: Path) -> Contract:
     """
     manifest = load_manifest(folder, verify=False)
     require(folder, [TOKENIZER_FILE])
-    tokenizer = FileTokenizer(folder / TOKENIZER_FILE)
+    tokenizer = RememberingTokenizer(folder / TOKENIZER_FILE)
     if tokenizer.size > manifest.base.vocabulary:
         raise UnsupportedCheckpoint(
             f"{folder / TOKENIZER_FILE} has {tokenizer.size} tokens, "

@@ -61,8 +61,10 @@ class Scorer:
         return decide(prompt.prefix.names, scores, self._calibration)
 
     def forget(self) -> None:
-        """Empty the cache and zero the counts."""
+        """Empty the caches and zero the counts."""
         self._cache.clear()
+        if self._embedder is not None:
+            self._embedder.forget()
         self._cache.evictions = 0
         self._decisions = self._computed = self._cached = 0
 

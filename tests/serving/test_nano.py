@@ -57,7 +57,7 @@ def server(base_folder: Path) -> Iterator[Nano]:
     )
     # Loaded machines decide slowly; what the time limit does is tested with a fake engine.
     limits = config.limits.model_copy(update={"decision_timeout_ms": 60_000})
-    config = config.model_copy(update={"limits": limits})
+    config = config.model_copy(update={"limits": limits, "storage": None})
     started, stop = threading.Event(), asyncio.Event()
     box: dict[str, Any] = {}
 
