@@ -31,19 +31,15 @@ class DecisionMemo:
     @staticmethod
     def key(version: str, routes: Sequence[Route], conversation: Conversation) -> Key:
         """A digest of all that a decision depends on: the checkpoint, the routes, what was said."""
-        digest = blake2b(digest_size=16)
-        fields = [version]
+        texts = [version]
         for route in routes:
-            fields += (route.name, route.description)
-        fields.append("")
+            texts += (route.name, route.description)
+        texts.append("")
         for turn in conversation.turns:
-            fields += (turn.role, turn.text)
-        for text in fields:
-            encoded = text.encode("utf-8", "surrogatepass")
-            # With lengths, or two texts could be cut at another place and look alike.
-            digest.update(b"%d:" % len(encoded))
-            digest.update(encoded)
-        return digest.digest()
+            texts += (turn.role, turn.text)
+        # With lengths, or two texts could be cut at another place and look alike.
+        whole = f"{list(map(len, texts))}{''.join(texts)}"
+        return blake2b(whole.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
     def get(self, key: Key) -> Decision | None:
         """The decision, if it is still remembered."""
