@@ -90,24 +90,36 @@ def normalise(messages: Sequence[Any]) -> Conversation:
 
 
 def _turn(message: Any, index: int) -> Turn:
-    at = f"messages[{index}]"
+    # Most messages are plain text: names of fields are put together only for those that are not.
     if not isinstance(message, dict):
+        at = f"messages[{index}]"
         raise InvalidRequest(f"{at} must be an object", field=at)
     role = message.get("role")
-    if not isinstance(role, str) or role not in _ROLES:
-        known = ", ".join(_ROLES)
-        raise InvalidRequest(f"{at}.role must be one of {known}", field=f"{at}.role")
-    calls = _tool_calls(message, at) if role == "assistant" else []
-    text = _content(message.get("content"), f"{at}.content", required=role != "assistant")
+    known = _ROLES.get(role) if isinstance(role, str) else None
+    if known is None:
+        field = f"messages[{index}].role"
+        raise InvalidRequest(f"{field} must be one of {', '.join(_ROLES)}", field=field)
+    calls: list[str] = []
+    if role == "assistant" and message.get("tool_calls"):
+        calls = _tool_calls(message["tool_calls"], f"messages[{index}].tool_calls")
+    content = message.get("content")
+    if isinstance(content, str):
+        text = content.strip()
+    else:
+        text = _content(content, f"messages[{index}].content", required=role != "assistant")
     if role == "user":
         text = strip_envelopes(text)
-    return Turn(_ROLES[role], "\n".join([*([text] if text else []), *calls]), index)
+    if calls:
+        text = "\n".join([text, *calls] if text else calls)
+    return Turn(known, text, index)
 
 
 def strip_envelopes(text: str) -> str:
     """Text without agents' envelopes; an unclosed one swallows the rest, as its writer meant."""
-    if any(opening in text.lower() for opening in _ENVELOPE_OPENINGS):
-        text = _ENVELOPES.sub("", text)
+    if "<" in text:
+        lowered = text.lower()
+        if any(opening in lowered for opening in _ENVELOPE_OPENINGS):
+            text = _ENVELOPES.sub("", text)
     return text.strip()
 
 
@@ -116,8 +128,6 @@ def _content(content: Any, at: str, *, required: bool) -> str:
         if required:
             raise InvalidRequest(f"{at} is required", field=at)
         return ""
-    if isinstance(content, str):
-        return content.strip()
     if not isinstance(content, list):
         raise InvalidRequest(f"{at} must be a string or an array of parts", field=at)
     return "\n".join(_part(part, f"{at}[{number}]") for number, part in enumerate(content)).strip()
@@ -137,15 +147,14 @@ def _part(part: Any, at: str) -> str:
     return _MARKED_PARTS.get(kind, "[file]")
 
 
-def _tool_calls(message: dict[str, Any], at: str) -> list[str]:
-    calls = message.get("tool_calls") or []
+def _tool_calls(calls: Any, at: str) -> list[str]:
     if not isinstance(calls, list):
-        raise InvalidRequest(f"{at}.tool_calls must be an array", field=f"{at}.tool_calls")
+        raise InvalidRequest(f"{at} must be an array", field=at)
     texts: list[str] = []
     for number, call in enumerate(calls):
         body = call.get(call.get("type", "function")) if isinstance(call, dict) else None
         if not isinstance(body, dict) or not isinstance(body.get("name"), str):
-            field = f"{at}.tool_calls[{number}]"
+            field = f"{at}[{number}]"
             raise InvalidRequest(f"{field} must name a function", field=field)
         arguments = body.get("arguments", body.get("input", ""))
         texts.append(f"[tool call] {body['name']} {arguments}".strip())
