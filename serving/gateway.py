@@ -21,6 +21,8 @@ from serving.routers import ServedRouter
 
 MAX_MODEL_NAME = 255
 """Characters; names are echoed into headers."""
+_OWN_ORDER = SelectionPolicy()
+"""Of the fallbacks: as they are listed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,7 @@ class Gateway:
         own = self.ranking.order(
             models, policy, plan.need, route=outcome.route, explore=not plan.decision_only
         )
-        rest = self.ranking.order(plan.fallbacks, SelectionPolicy(), plan.need, route=outcome.route)
+        rest = self.ranking.order(plan.fallbacks, _OWN_ORDER, plan.need, route=outcome.route)
         return merged(own, rest)
 
     def candidates(self, plan: Plan, outcome: Outcome) -> list[Target]:
@@ -133,7 +135,7 @@ class Gateway:
 
     def _pool(self, plan: Plan, outcome: Outcome) -> tuple[list[str], SelectionPolicy]:
         if outcome.route is None:
-            return [], SelectionPolicy()
+            return [], _OWN_ORDER
         pool = plan.pool(outcome.route)
         return pool.models, pool.selection_policy
 
