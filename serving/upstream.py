@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +16,7 @@ from serving.protocols.base import Protocol
 from serving.refusals import refusal_of
 from serving.sse import MAX_HELD, EventSplitter, first_data, is_error
 from serving.stream import TOLD, ClientEvents, StreamCut
+from serving.timers import within
 from serving.usage import Usage, UsageMeter, usage_of
 
 PRIVATE = frozenset({401, 402, 403, 404})
@@ -107,20 +107,24 @@ class Upstreams:
         if self.session is not None:
             await self.session.close()
 
-    async def ask(self, target: Target, call: Call, request: Mapping[str, Any]) -> Answer:
-        """Ask once and wait for the answer to begin; raises UpstreamFailure.
+    async def ask(
+        self, target: Target, call: Call, request: Mapping[str, Any], *, deadline: float
+    ) -> Answer:
+        """Ask once and wait for the answer to begin, or to be whole; raises UpstreamFailure.
 
-        `request` is the client's own body, which a translated answer may have to repeat from.
+        `request` is the client's own body, which a translated answer may have to repeat from;
+        `deadline` is on the event loop's clock.
         """
         response: aiohttp.ClientResponse | None = None
         try:
-            async with asyncio.timeout(self._limits.first_byte_s):
+            with within(self._limits.first_byte_s, deadline):
                 response = await self._post(target, call)
                 if response.status != 200:
                     return await self._refused(response, target)
                 if call.protocol is not None and _is_stream(response):
                     return await self._stream(response, target, call, request)
-            return await self._whole(response, target, call, request)
+            body = await self._body(response, deadline)
+            return self._whole(response, body, target, call, request)
         except TimeoutError:
             self._drop(response)
             raise UpstreamFailure("timeout") from None
@@ -175,24 +179,28 @@ class Upstreams:
             raise UpstreamFailure(label, answer, retry_after=retry_after)
         return Answer(status, headers, body)
 
-    async def _whole(
-        self,
-        response: aiohttp.ClientResponse,
-        target: Target,
-        call: Call,
-        request: Mapping[str, Any],
-    ) -> Answer:
+    async def _body(self, response: aiohttp.ClientResponse, deadline: float) -> bytes:
         chunks: list[bytes] = []
         size = 0
         while not response.content.at_eof():
-            async with asyncio.timeout(self._limits.idle_s):
-                chunk = await response.content.read(_READ)
+            with within(self._limits.idle_s, deadline):
+                chunk = await response.content.readany()
             size += len(chunk)
             if size > self._limits.answer_bytes:
                 response.close()
                 raise UpstreamFailure("invalid")
             chunks.append(chunk)
-        body, headers = b"".join(chunks), _relayed(response)
+        return b"".join(chunks)
+
+    @staticmethod
+    def _whole(
+        response: aiohttp.ClientResponse,
+        body: bytes,
+        target: Target,
+        call: Call,
+        request: Mapping[str, Any],
+    ) -> Answer:
+        headers = _relayed(response)
         try:
             value = orjson.loads(body)
         except orjson.JSONDecodeError:  # a proxy's page, or nothing
@@ -244,7 +252,7 @@ class Upstreams:
     ) -> AsyncGenerator[bytes, None]:
         try:
             while True:
-                async with asyncio.timeout(self._limits.idle_s):
+                with within(self._limits.idle_s):
                     chunk = await response.content.readany()
                 if not chunk:
                     break
