@@ -10,16 +10,20 @@ from typing import Any, TypeVar
 import orjson
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from serving.api.record import RequestRecord
 from serving.errors import ApiError
 from serving.protocols.base import Protocol
 from serving.protocols.errors import error_event
 from serving.stream import TOLD, StreamCut
+from serving.timers import TimeLimit, wheel_of
 from serving.upstream import Answer
 
 T = TypeVar("T")
+
+NOTICED_AFTER_S = 0.1
+"""A client that leaves sooner is noticed then: what is answered faster is not watched over."""
 
 
 class OrjsonResponse(Response):
@@ -37,17 +41,30 @@ class OrjsonResponse(Response):
 
 
 class Departure:
-    """Notices that the client has left, and cancels what is done for it; begins once the body has
-    been read."""
+    """Notices that the client has left, and cancels what is done for it.
+
+    Begins once the body has been read; most answers are there before it even looks.
+    """
 
     def __init__(self, receive: Receive) -> None:
+        self._receive = receive
         self._left = False
         self._working: asyncio.Task[Any] | None = None
-        self._task = asyncio.ensure_future(self._watch(receive))
+        self._message: asyncio.Future[Message] | None = None
+        loop = asyncio.get_running_loop()
+        self._begin = wheel_of(loop).at(loop.time() + NOTICED_AFTER_S, self._listen)
 
-    async def _watch(self, receive: Receive) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
+    def _listen(self) -> None:
+        # The server's own future where it gives one: a task for it would be one a request.
+        self._message = asyncio.ensure_future(self._receive())
+        self._message.add_done_callback(self._told)
+
+    def _told(self, message: asyncio.Future[Message]) -> None:
+        if message.cancelled():
+            return
+        if message.exception() is None and message.result()["type"] != "http.disconnect":
+            self._listen()
+            return
         self._left = True
         if self._working is not None:
             self._working.cancel()
@@ -72,7 +89,10 @@ class Departure:
 
     def close(self) -> None:
         """Stop watching."""
-        self._task.cancel()
+        self._begin.cancel()
+        if self._message is not None:
+            self._message.remove_done_callback(self._told)
+            self._message.cancel()
 
 
 class StreamRelay(Response):
@@ -122,9 +142,10 @@ class StreamRelay(Response):
             await self._send(send, self._answer.first)
         assert self._answer.rest is not None
         try:
-            async with asyncio.timeout_at(self._deadline), aclosing(self._answer.rest) as pieces:
-                async for events in pieces:
-                    await self._send(send, events)
+            with TimeLimit(self._deadline):
+                async with aclosing(self._answer.rest) as pieces:
+                    async for events in pieces:
+                        await self._send(send, events)
         except StreamCut as cut:
             await self._tell(send, cut.label)
         except TimeoutError:
