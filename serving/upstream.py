@@ -8,6 +8,7 @@ from typing import Any
 
 import aiohttp
 import orjson
+from multidict import istr
 
 from serving.catalogue import Target
 from serving.config import FailoverConfig, Limits
@@ -21,7 +22,17 @@ from serving.usage import Usage, UsageMeter, usage_of
 
 PRIVATE = frozenset({401, 402, 403, 404})
 """About the owner's account or configuration: never shown to a client as they are."""
-RELAYED_HEADERS = ("content-type", "x-request-id", "request-id", "retry-after")
+RELAYED_HEADERS = tuple(
+    istr(name) for name in ("content-type", "x-request-id", "request-id", "retry-after")
+)
+_HEADERS = {
+    istr("content-type"): "application/json",
+    istr("accept"): "application/json, text/event-stream",
+    istr("accept-encoding"): "identity",
+    istr("user-agent"): "pointsman",
+}
+"""Of every request, beside the key."""
+_API_KEY, _AUTHORIZATION = istr("x-api-key"), istr("authorization")
 MAX_ERROR_BYTES = 64 * 1024
 _READ = 64 * 1024
 
@@ -99,7 +110,7 @@ class Upstreams:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._limits.connect_s),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
-            skip_auto_headers=("user-agent",),
+            headers=_HEADERS,
         )
 
     async def close(self) -> None:
@@ -140,21 +151,15 @@ class Upstreams:
 
     async def _post(self, target: Target, call: Call) -> aiohttp.ClientResponse:
         assert self.session is not None, "start() comes first"
-        headers = {
-            "content-type": "application/json",
-            "accept": "application/json, text/event-stream",
-            "accept-encoding": "identity",
-            "user-agent": "pointsman",
-            **call.headers,
-        }
+        headers = dict(call.headers)
         if target.provider.key:
             if call.protocol is Protocol.MESSAGES:
-                headers["x-api-key"] = target.provider.key
+                headers[_API_KEY] = target.provider.key
             else:
-                headers["authorization"] = f"Bearer {target.provider.key}"
+                headers[_AUTHORIZATION] = f"Bearer {target.provider.key}"
         return await self.session.post(
             f"{target.provider.base_url}{call.path}",
-            data=call.body,
+            data=aiohttp.BytesPayload(call.body),
             headers=headers,
             allow_redirects=False,
         )
@@ -300,8 +305,9 @@ async def _capped(response: aiohttp.ClientResponse, limit: int) -> bytes | None:
 
 
 def _relayed(response: aiohttp.ClientResponse) -> dict[str, str]:
-    return {name: response.headers[name] for name in RELAYED_HEADERS if name in response.headers}
+    found = response.headers
+    return {name: found[name] for name in RELAYED_HEADERS if name in found}
 
 
 def _is_stream(response: aiohttp.ClientResponse) -> bool:
-    return response.headers.get("content-type", "").lower().startswith("text/event-stream")
+    return response.headers.get(RELAYED_HEADERS[0], "").lower().startswith("text/event-stream")
