@@ -8,7 +8,6 @@ from typing import Any
 
 import orjson
 import structlog
-from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -90,13 +89,13 @@ class RequestRecorder:
 
     def __init__(self, accounts: Accounts) -> None:
         self._accounts = accounts
+        self._log = log.bind()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, app: ASGIApp) -> None:
         """Let `app` answer an HTTP request."""
         started = time.perf_counter()
-        record = RequestRecord(
-            trace_id(Headers(scope=scope).get("traceparent")), Exchange(self._accounts)
-        )
+        traceparent = next((v for k, v in scope["headers"] if k == b"traceparent"), b"")
+        record = RequestRecord(trace_id(traceparent.decode("latin-1")), Exchange(self._accounts))
         scope[SCOPE_KEY] = record
 
         async def send_with_headers(message: Message) -> None:
@@ -119,7 +118,7 @@ class RequestRecorder:
             await _send_fault(send_with_headers, scope)
         finally:
             if scope["path"] not in QUIET_PATHS or fault:
-                log.log(
+                self._log.log(
                     40 if fault else 20,
                     "request",
                     method=scope["method"],
