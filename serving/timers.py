@@ -8,28 +8,19 @@ hashed timing wheel (https://www.cs.columbia.edu/~nahum/w6998/papers/sosp87-timi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from functools import lru_cache
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 STEP_S = 0.02
 """Timers fire up to so much late, never early."""
 
 
-class Timer:
-    """Calls back once, unless it is cancelled before."""
+class Timer(Protocol):
+    """What a wheel calls."""
 
-    __slots__ = ("_slot", "call")
-
-    def __init__(self, slot: set[Timer], call: Callable[[], None]) -> None:
-        self._slot = slot
-        self.call = call
-        slot.add(self)
-
-    def cancel(self) -> None:
-        """Do not call back; safe to call at any time."""
-        self._slot.discard(self)
+    def due(self) -> None:
+        """The time has come; called once."""
 
 
 class Wheel:
@@ -42,8 +33,12 @@ class Wheel:
         """The last step whose timers have fired."""
         self._turning = False
 
-    def at(self, when: float, call: Callable[[], None]) -> Timer:
-        """Call back at `when` on the loop's clock."""
+    def put(self, timer: Timer, when: float) -> set[Timer]:
+        """Call the timer at `when` on the loop's clock, if it then still is in the set given back.
+
+        Whoever takes it out cancels it. The timer holds nothing that the wheel made for it, so
+        that no cycle of objects is left behind.
+        """
         if not self._turning:
             self._turning = True
             self._passed = int(self._loop.time() / STEP_S)
@@ -52,7 +47,8 @@ class Wheel:
         slot = self._slots.get(step)
         if slot is None:
             slot = self._slots[step] = set()
-        return Timer(slot, call)
+        slot.add(timer)
+        return slot
 
     def _turn(self) -> None:
         now = int(self._loop.time() / STEP_S)
@@ -60,7 +56,7 @@ class Wheel:
             self._passed += 1
             slot = self._slots.pop(self._passed, None)
             while slot:
-                slot.pop().call()
+                slot.pop().due()
         if self._slots:
             self._loop.call_later(STEP_S, self._turn)
         else:
@@ -79,7 +75,7 @@ class TimeLimit:
     Raises TimeoutError when the loop's clock has passed `when`.
     """
 
-    __slots__ = ("_cancelling", "_expired", "_task", "_timer", "_when")
+    __slots__ = ("_cancelling", "_expired", "_slot", "_task", "_when")
 
     def __init__(self, when: float) -> None:
         self._when = when
@@ -91,7 +87,7 @@ class TimeLimit:
         assert task is not None
         self._task = task
         self._cancelling = task.cancelling()
-        self._timer = wheel_of(loop).at(self._when, self.expire)
+        self._slot = wheel_of(loop).put(self, self._when)
 
     def __exit__(
         self,
@@ -99,14 +95,14 @@ class TimeLimit:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._timer.cancel()
+        self._slot.discard(self)
         # Whoever else has cancelled the task is to be heard: as in asyncio.timeout.
         if not self._expired or self._task.uncancel() > self._cancelling:
             return
         if kind is asyncio.CancelledError:
             raise TimeoutError from error
 
-    def expire(self) -> None:
+    def due(self) -> None:
         """End the wait now."""
         self._expired = True
         self._task.cancel()

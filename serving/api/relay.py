@@ -52,9 +52,10 @@ class Departure:
         self._working: asyncio.Task[Any] | None = None
         self._message: asyncio.Future[Message] | None = None
         loop = asyncio.get_running_loop()
-        self._begin = wheel_of(loop).at(loop.time() + NOTICED_AFTER_S, self._listen)
+        self._slot = wheel_of(loop).put(self, loop.time() + NOTICED_AFTER_S)
 
-    def _listen(self) -> None:
+    def due(self) -> None:
+        """Begin to watch."""
         # The server's own future where it gives one: a task for it would be one a request.
         self._message = asyncio.ensure_future(self._receive())
         self._message.add_done_callback(self._told)
@@ -63,7 +64,7 @@ class Departure:
         if message.cancelled():
             return
         if message.exception() is None and message.result()["type"] != "http.disconnect":
-            self._listen()
+            self.due()
             return
         self._left = True
         if self._working is not None:
@@ -89,7 +90,7 @@ class Departure:
 
     def close(self) -> None:
         """Stop watching."""
-        self._begin.cancel()
+        self._slot.discard(self)
         if self._message is not None:
             self._message.remove_done_callback(self._told)
             self._message.cancel()
