@@ -56,6 +56,8 @@ class Conversation:
 
     def up_to_last_user_turn(self) -> Conversation:
         """The part that decides: a tool loop after the last user turn does not change the route."""
+        if self.turns and self.turns[-1].role == "user":
+            return self
         for index in range(len(self.turns) - 1, -1, -1):
             if self.turns[index].role == "user":
                 return Conversation(self.turns[: index + 1])
@@ -69,7 +71,12 @@ class Conversation:
     @property
     def has_user_text(self) -> bool:
         """Whether any user turn says more than marks of images and files."""
-        return any(t.role == "user" and _MARKS.sub("", t.text).strip() for t in self.turns)
+        return any(t.role == "user" and _says_something(t.text) for t in self.turns)
+
+
+def _says_something(text: str) -> bool:
+    said = text.strip()
+    return bool(_MARKS.sub("", said).strip() if said.startswith("[") else said)
 
 
 def normalise(messages: Sequence[Any]) -> Conversation:
