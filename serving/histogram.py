@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 from prometheus_client.core import HistogramMetricFamily
-from prometheus_client.utils import floatToGoString
 
 
 class Distribution:
-    """Counts of values by bucket; a bucket ends with its bound, and the last has none."""
+    """Counts of values by bucket; a bucket ends with its bound, a float, and the last has none."""
 
     __slots__ = ("_bounds", "_counts", "_sum")
 
@@ -30,6 +29,6 @@ class Distribution:
 
     def add_to(self, family: HistogramMetricFamily, labels: Sequence[str] = ()) -> None:
         """Add what was counted so far to a metric."""
-        bounds = [floatToGoString(bound) for bound in (*self._bounds, float("inf"))]
+        bounds = [*map(str, self._bounds), "+Inf"]
         counts = [float(count) for count in accumulate(self._counts)]
         family.add_metric(labels, list(zip(bounds, counts, strict=True)), self._sum)
