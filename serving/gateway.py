@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from routing.conversation import Conversation, normalise
@@ -17,6 +17,7 @@ from serving.needs import Need, Tags, need_of
 from serving.protocols.conversation_messages import routed_messages
 from serving.ranking import Ranked, Ranking, merged
 from serving.requests import ModelRequest
+from serving.router_registry import RouterRegistry
 from serving.routers import ServedRouter
 
 MAX_MODEL_NAME = 255
@@ -30,7 +31,9 @@ class Plan:
     """A request that is to be routed."""
 
     router: str | None
-    """Name of the configured router; None where the request brings its own pools only."""
+    """Name of the router; None where the request brings its own pools only."""
+    router_label: str | None
+    """With its revision, if it has any: `name@3`."""
     pools: tuple[Pool, ...]
     fallbacks: tuple[str, ...]
     inline: bool
@@ -51,11 +54,17 @@ class Gateway:
 
     limits: Limits
     catalogue: Catalogue
-    routers: Mapping[str, ServedRouter]
+    routers: RouterRegistry
     stand_ins: StandIns | None
     decider: Decider
     ranking: Ranking
     failover: Failover
+
+    async def prepare(self, asked: ModelRequest) -> None:
+        """Fetch what `plan` may need and does not know: an older revision that is named. Raises
+        ApiError."""
+        if asked.model is not None and "@" in asked.model and asked.model.startswith(ROUTER_PREFIX):
+            await self.routers.prepare(asked.model.removeprefix(ROUTER_PREFIX))
 
     def plan(self, asked: ModelRequest, *, decision_only: bool = False, tags: Tags = ()) -> Plan:
         """What to decide, and among what; raises ApiError for anything that cannot be routed.
@@ -82,6 +91,7 @@ class Gateway:
             raise from_contract(error) from None
         return Plan(
             router=router.name if router else None,
+            router_label=router.label if router else None,
             pools=pools,
             fallbacks=fallbacks,
             inline=asked.preferences is not None,
@@ -94,13 +104,9 @@ class Gateway:
         """The decision, or why there is none; never raises for an engine's failure."""
         return await self.decider.decide([pool.route for pool in plan.pools], plan.conversation)
 
-    def ranked(self, plan: Plan, outcome: Outcome) -> list[str]:
-        """Names of `ranking_for`, on or off."""
-        return [each.name for each in self.ranking_for(plan, outcome)]
-
     def ranking_for(self, plan: Plan, outcome: Outcome) -> list[Ranked]:
-        """The chosen task's models best first, then the fallbacks; each once, and none that must
-        not get the request."""
+        """The chosen task's models best first, on or off, then the fallbacks; each once, and none
+        that must not get the request."""
         models, policy = self._pool(plan, outcome)
         own = self.ranking.order(
             models, policy, plan.need, route=outcome.route, explore=not plan.decision_only
@@ -108,12 +114,17 @@ class Gateway:
         rest = self.ranking.order(plan.fallbacks, _OWN_ORDER, plan.need, route=outcome.route)
         return merged(own, rest)
 
-    def candidates(self, plan: Plan, outcome: Outcome) -> list[Target]:
+    def candidates(
+        self, plan: Plan, outcome: Outcome, ranked: Sequence[Ranked] | None = None
+    ) -> list[Target]:
         """The models to ask, in order: those that are on, else the stand-ins, if there are any.
 
-        Raises ApiError where models are on and none of them may get the request.
+        `ranked` is what `ranking_for` has said, where it was asked before. Raises ApiError where
+        models are on and none of them may get the request.
         """
-        targets = self._on(self.ranked(plan, outcome))
+        if ranked is None:
+            ranked = self.ranking_for(plan, outcome)
+        targets = self._on([each.name for each in ranked])
         if targets:
             return targets
         on = self._on([*self._pool(plan, outcome)[0], *plan.fallbacks])
@@ -162,10 +173,7 @@ class Gateway:
     def _router(self, model: str | None) -> ServedRouter | None:
         if model is None or not model.startswith(ROUTER_PREFIX):
             return None
-        router = self.routers.get(model.removeprefix(ROUTER_PREFIX))
-        if router is None:
-            raise unknown_model(model)
-        return router
+        return self.routers.find(model.removeprefix(ROUTER_PREFIX))
 
     def _inline_pools(self, asked: ModelRequest, *, served_only: bool) -> tuple[Pool, ...]:
         assert asked.preferences is not None

@@ -2,85 +2,61 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
 import sys
-import threading
-import time
-from collections import deque
+from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import BinaryIO
+from typing import Any
 
 import orjson
 import structlog
-from structlog.typing import EventDict, WrappedLogger
+from structlog.typing import EventDict, Processor, WrappedLogger
 
-WRITTEN_AFTER_S = 0.05
-"""Lines of requests are written together, so late at most; a killed process may lose them."""
+from serving.log_writer import LineWriter
+
+TRACE: ContextVar[str | None] = ContextVar("pointsman_trace", default=None)
+"""Of the request that is being answered; every line that is logged meanwhile has it."""
 
 
-class LineWriter:
-    """What structlog writes to: warnings and worse at once, with all that waits before them.
+def configure(level: str = "info", *, process: str | None = None) -> None:
+    """Set up structlog; the fields that are logged are chosen where they are.
 
-    A write lets other threads have the interpreter: one for each request would cost more than all
-    that is done to make its line.
+    `process` is told in every line, where several write to one log.
     """
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._lines: deque[bytes] = deque()
-        self._writing = threading.Lock()
-        self._some = threading.Event()
-        threading.Thread(target=self._run, name="log-writer", daemon=True).start()
-        atexit.register(self.flush)
-
-    def info(self, line: bytes) -> None:
-        """Write soon."""
-        self._lines.append(line)
-        if not self._some.is_set():
-            self._some.set()
-
-    debug = info
-
-    def warning(self, line: bytes) -> None:
-        """Write now."""
-        self._lines.append(line)
-        self.flush()
-
-    error = critical = warning
-
-    def flush(self) -> None:
-        """Write what waits."""
-        with self._writing:
-            lines = [self._lines.popleft() for _ in range(len(self._lines))]
-            if lines:
-                self._file.write(b"\n".join(lines) + b"\n")
-                self._file.flush()
-
-    def _run(self) -> None:
-        while True:
-            self._some.wait()
-            time.sleep(WRITTEN_AFTER_S)
-            self._some.clear()
-            self.flush()
-
-
-def configure(level: int = logging.INFO, file: BinaryIO | None = None) -> None:
-    """Set up structlog for the process; the fields that are logged are chosen where they are."""
-    writer = LineWriter(file or sys.stderr.buffer)
+    writer = LineWriter(sys.stderr.buffer)
+    named = [] if process is None else [_naming(process)]
     structlog.configure(
         processors=[
+            *named,
+            with_trace,
             structlog.processors.add_log_level,
             _stamped,
             structlog.processors.JSONRenderer(serializer=orjson.dumps),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.getLevelNamesMapping()[level.upper()]
+        ),
         logger_factory=lambda *_: writer,
         cache_logger_on_first_use=True,
     )
 
 
+def _naming(process: str) -> Processor:
+    def name(_: Any, __: str, line: EventDict) -> EventDict:
+        return {"process": process, **line}
+
+    return name
+
+
+def with_trace(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Add the trace id, unless the line names one."""
+    trace = TRACE.get()
+    if trace is not None:
+        event.setdefault("trace_id", trace)
+    return event
+
+
 def _stamped(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """structlog's own TimeStamper costs three times as much."""
+    # structlog's own TimeStamper costs three times as much.
     event["timestamp"] = datetime.now(UTC).isoformat()[:-6] + "Z"
     return event

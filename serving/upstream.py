@@ -8,8 +8,8 @@ from typing import Any
 
 import aiohttp
 import orjson
-from multidict import istr
 
+from serving import upstream_headers
 from serving.catalogue import Target
 from serving.config import FailoverConfig, Limits
 from serving.outgoing import Call
@@ -18,21 +18,11 @@ from serving.refusals import refusal_of
 from serving.sse import MAX_HELD, EventSplitter, first_data, is_error
 from serving.stream import TOLD, ClientEvents, StreamCut
 from serving.timers import within
+from serving.upstream_headers import is_stream, relayed
 from serving.usage import Usage, UsageMeter, usage_of
 
 PRIVATE = frozenset({401, 402, 403, 404})
 """About the owner's account or configuration: never shown to a client as they are."""
-RELAYED_HEADERS = tuple(
-    istr(name) for name in ("content-type", "x-request-id", "request-id", "retry-after")
-)
-_HEADERS = {
-    istr("content-type"): "application/json",
-    istr("accept"): "application/json, text/event-stream",
-    istr("accept-encoding"): "identity",
-    istr("user-agent"): "pointsman",
-}
-"""Of every request, beside the key."""
-_API_KEY, _AUTHORIZATION = istr("x-api-key"), istr("authorization")
 MAX_ERROR_BYTES = 64 * 1024
 _READ = 64 * 1024
 
@@ -110,7 +100,7 @@ class Upstreams:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._limits.connect_s),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
-            headers=_HEADERS,
+            headers=upstream_headers.CONSTANT,
         )
 
     async def close(self) -> None:
@@ -132,7 +122,7 @@ class Upstreams:
                 response = await self._post(target, call)
                 if response.status != 200:
                     return await self._refused(response, target)
-                if call.protocol is not None and _is_stream(response):
+                if call.protocol is not None and is_stream(response):
                     return await self._stream(response, target, call, request)
             body = await self._body(response, deadline)
             return self._whole(response, body, target, call, request)
@@ -151,16 +141,10 @@ class Upstreams:
 
     async def _post(self, target: Target, call: Call) -> aiohttp.ClientResponse:
         assert self.session is not None, "start() comes first"
-        headers = dict(call.headers)
-        if target.provider.key:
-            if call.protocol is Protocol.MESSAGES:
-                headers[_API_KEY] = target.provider.key
-            else:
-                headers[_AUTHORIZATION] = f"Bearer {target.provider.key}"
         return await self.session.post(
             f"{target.provider.base_url}{call.path}",
             data=aiohttp.BytesPayload(call.body),
-            headers=headers,
+            headers=upstream_headers.of(call, target.provider),
             allow_redirects=False,
         )
 
@@ -173,7 +157,7 @@ class Upstreams:
         if body is None or status < 400:
             raise UpstreamFailure(label, retry_after=retry_after)
         refusal = refusal_of(status, body)
-        body, headers = _without_key(body, target), _relayed(response)
+        body, headers = _without_key(body, target), relayed(response)
         answer = ErrorAnswer(status, headers, body)
         if refusal is not None and getattr(self._failover, refusal):
             raise UpstreamFailure(refusal, answer, ours=True)
@@ -205,7 +189,7 @@ class Upstreams:
         call: Call,
         request: Mapping[str, Any],
     ) -> Answer:
-        headers = _relayed(response)
+        headers = relayed(response)
         try:
             value = orjson.loads(body)
         except orjson.JSONDecodeError:  # a proxy's page, or nothing
@@ -250,7 +234,7 @@ class Upstreams:
         except StreamCut as cut:
             raise UpstreamFailure(cut.label) from None
         rest = self._events(response, splitter, events)
-        return Answer(200, _relayed(response), begun, rest, meter=events.meter, _response=response)
+        return Answer(200, relayed(response), begun, rest, meter=events.meter, _response=response)
 
     async def _events(
         self, response: aiohttp.ClientResponse, splitter: EventSplitter, events: ClientEvents
@@ -302,12 +286,3 @@ async def _capped(response: aiohttp.ClientResponse, limit: int) -> bytes | None:
         if size > limit:
             return None
     return b"".join(chunks)
-
-
-def _relayed(response: aiohttp.ClientResponse) -> dict[str, str]:
-    found = response.headers
-    return {name: found[name] for name in RELAYED_HEADERS if name in found}
-
-
-def _is_stream(response: aiohttp.ClientResponse) -> bool:
-    return response.headers.get(RELAYED_HEADERS[0], "").lower().startswith("text/event-stream")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import threading
 
-from serving.logs import LineWriter
+from serving.log_writer import LineWriter
 
 
 class File(io.BytesIO):
