@@ -26,6 +26,8 @@ from serving.sessions.visit import Visit
 
 MAX_MODEL_NAME = 255
 """Characters; names are echoed into headers."""
+_OWN_ORDER = SelectionPolicy()
+"""Of the fallbacks: as they are listed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +159,7 @@ class Gateway:
         models, policy = self._pool(plan, outcome)
         explore = not plan.decision_only and (plan.visit is None or plan.visit.session is None)
         own = self.ranking.order(models, policy, plan.need, route=outcome.route, explore=explore)
-        rest = self.ranking.order(plan.fallbacks, SelectionPolicy(), plan.need, route=outcome.route)
+        rest = self.ranking.order(plan.fallbacks, _OWN_ORDER, plan.need, route=outcome.route)
         return merged(own, rest)
 
     def arranged(self, plan: Plan, outcome: Outcome, ranked: Sequence[Ranked]) -> list[str]:
@@ -228,7 +230,7 @@ class Gateway:
 
     def _pool(self, plan: Plan, outcome: Outcome) -> tuple[list[str], SelectionPolicy]:
         if outcome.route is None:
-            return [], SelectionPolicy()
+            return [], _OWN_ORDER
         pool = plan.pool(outcome.route)
         return pool.models, pool.selection_policy
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import structlog
-from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -148,6 +147,7 @@ class RequestRecorder:
 
     def __init__(self, accounts: Accounts, drain: Drain, tracing: Tracing | None = None) -> None:
         self._accounts = accounts
+        self._log = log.bind()
         self._drain = drain
         self._tracing = tracing
         self.listeners: list[Ended] = []
@@ -156,7 +156,8 @@ class RequestRecorder:
     async def __call__(self, scope: Scope, receive: Receive, send: Send, app: ASGIApp) -> None:
         """Let `app` answer an HTTP request."""
         started = time.perf_counter()
-        traceparent = Headers(scope=scope).get("traceparent")
+        found = next((v for k, v in scope["headers"] if k == b"traceparent"), None)
+        traceparent = found.decode("latin-1") if found is not None else None
         record = RequestRecord(trace_id(traceparent), Exchange(self._accounts))
         if self._tracing is not None:
             record.trail.trace = self._tracing.begin(record.trace_id, traceparent)
@@ -192,7 +193,7 @@ class RequestRecorder:
             for tell in self.listeners:
                 tell(record, scope["path"], seconds)
             if scope["path"] not in QUIET_PATHS or fault:
-                log.log(
+                self._log.log(
                     40 if fault else 20,
                     "request",
                     method=scope["method"],
