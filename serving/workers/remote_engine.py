@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ class RemoteEngine:
         return str(self._state.get("version") or self._checks.version)
 
     def facts(self) -> EngineFacts:
-        return self._checks.facts()
+        return replace(self._checks.facts(), version=self.version)
 
     def check_routes(self, routes: Sequence[Route]) -> None:
         self._checks.check_routes(routes)
