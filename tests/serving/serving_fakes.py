@@ -201,10 +201,10 @@ async def serving(
         await asyncio.wait_for(task, 10)
 
 
-async def until_answers(url: str) -> None:
-    """Wait until a URL answers 200, for a few seconds; raises TimeoutError."""
+async def until_answers(url: str, seconds: float = 5) -> None:
+    """Wait until a URL answers 200, for so long; raises TimeoutError."""
     async with aiohttp.ClientSession() as session:
-        for _ in range(500):
+        for _ in range(int(seconds * 100)):
             try:
                 async with session.get(url) as response:
                     if response.status == 200:
