@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from routing.conversation import Conversation, normalise
+from routing.conversation import normalise
 from routing.errors import ContractError, InvalidRequest
 from routing.tasks import ROUTER_PREFIX, Pool, SelectionPolicy, preference_pools
 from serving.catalogue import Catalogue, Target
@@ -14,48 +14,17 @@ from serving.decider import Decider, Outcome
 from serving.errors import ApiError, bad_request, clipped, from_contract, unknown_model
 from serving.failover import Failover
 from serving.needs import Need, Tags, need_of
+from serving.plan import Plan
 from serving.protocols.conversation_messages import routed_messages
 from serving.ranking import Ranked, Ranking, by_cost, merged
 from serving.requests import ModelRequest
+from serving.router_registry import RouterRegistry
 from serving.routers import ServedRouter
 from serving.sessions.keeper import Sessions
 from serving.sessions.switching import NewTurn
-from serving.sessions.visit import Visit
 
 MAX_MODEL_NAME = 255
 """Characters; names are echoed into headers."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A request that is to be routed."""
-
-    router: str | None
-    """Name of the configured router; None where the request brings its own pools only."""
-    pools: tuple[Pool, ...]
-    fallbacks: tuple[str, ...]
-    inline: bool
-    """Whether the pools are the request's own."""
-    conversation: Conversation
-    need: Need
-    decision_only: bool
-    """Whether nothing is forwarded."""
-    visit: Visit | None
-    """Its part in its session; None where it belongs to none."""
-
-    def pool(self, route: str) -> Pool:
-        """The pool of a task of this plan."""
-        return next(pool for pool in self.pools if pool.route.name == route)
-
-    def has(self, route: str | None) -> bool:
-        """Whether this plan has such a task."""
-        return any(pool.route.name == route for pool in self.pools)
-
-    def models(self) -> Iterator[str]:
-        """All that it may go to, some more than once."""
-        for pool in self.pools:
-            yield from pool.models
-        yield from self.fallbacks
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +33,18 @@ class Gateway:
 
     limits: Limits
     catalogue: Catalogue
-    routers: Mapping[str, ServedRouter]
+    routers: RouterRegistry
     stand_ins: StandIns | None
     decider: Decider
     ranking: Ranking
     failover: Failover
     sessions: Sessions
+
+    async def prepare(self, asked: ModelRequest) -> None:
+        """Fetch what `plan` may need and does not know: an older revision that is named. Raises
+        ApiError."""
+        if asked.model is not None and "@" in asked.model and asked.model.startswith(ROUTER_PREFIX):
+            await self.routers.prepare(asked.model.removeprefix(ROUTER_PREFIX))
 
     def plan(
         self,
@@ -113,10 +88,11 @@ class Gateway:
             need,
             affinity=affinity,
             tenant=tenant,
-            on_user_only=router.route_on_user_only if router else None,
+            on_user_only=router.definition.route_on_user_only if router else None,
         )
         return Plan(
             router=router.name if router else None,
+            router_label=router.label if router else None,
             pools=pools,
             fallbacks=fallbacks,
             inline=asked.preferences is not None,
@@ -139,31 +115,29 @@ class Gateway:
                 return Outcome(None, None, 0.0, kept=route if plan.has(route) else None)
         return await self.decider.decide([pool.route for pool in plan.pools], plan.conversation)
 
-    def ranked(self, plan: Plan, outcome: Outcome) -> list[str]:
-        """Names of `ranking_for`, on or off, the session's choice first."""
-        names = [each.name for each in self.ranking_for(plan, outcome)]
-        return self._with_session(plan, outcome, names)
-
     def ranking_for(self, plan: Plan, outcome: Outcome) -> list[Ranked]:
-        """The chosen task's models best first, then the fallbacks; each once, and none that must
-        not get the request."""
+        """The chosen task's models best first, on or off, then the fallbacks; each once, and none
+        that must not get the request."""
         models, policy = self._pool(plan, outcome)
         explore = not plan.decision_only and (plan.visit is None or plan.visit.session is None)
         own = self.ranking.order(models, policy, plan.need, route=outcome.route, explore=explore)
         rest = self.ranking.order(plan.fallbacks, SelectionPolicy(), plan.need, route=outcome.route)
         return merged(own, rest)
 
-    def candidates(self, plan: Plan, outcome: Outcome) -> list[Target]:
+    def candidates(
+        self, plan: Plan, outcome: Outcome, ranked: Sequence[Ranked] | None = None
+    ) -> list[Target]:
         """The models to ask, in order: those that are on, else the stand-ins, if there are any; but
         the session's choice first.
 
-        Raises ApiError where models are on and none of them may get the request.
+        `ranked` is what `ranking_for` has said, where it was asked before. Raises ApiError where
+        models are on and none of them may get the request.
         """
-        targets = self._on(each.name for each in self.ranking_for(plan, outcome))
-        if not targets:
-            targets = self._last_resort(plan, outcome)
+        if ranked is None:
+            ranked = self.ranking_for(plan, outcome)
+        targets = self._on([each.name for each in ranked]) or self._last_resort(plan, outcome)
         names = [target.name for target in targets]
-        return self._on(self._with_session(plan, outcome, names))
+        return self._on(self.with_session(plan, outcome, names))
 
     def _last_resort(self, plan: Plan, outcome: Outcome) -> list[Target]:
         on = self._on([*self._pool(plan, outcome)[0], *plan.fallbacks])
@@ -183,7 +157,7 @@ class Gateway:
         names = [*self._pool(plan, outcome)[0], *plan.fallbacks]
         return dict(self.ranking.barred(names, plan.need))
 
-    def _with_session(self, plan: Plan, outcome: Outcome, names: list[str]) -> list[str]:
+    def with_session(self, plan: Plan, outcome: Outcome, names: list[str]) -> list[str]:
         """The names, the model first with which the request's session goes on."""
         visit, decision = plan.visit, outcome.decision
         if visit is None or not names:
@@ -244,10 +218,7 @@ class Gateway:
     def _router(self, model: str | None) -> ServedRouter | None:
         if model is None or not model.startswith(ROUTER_PREFIX):
             return None
-        router = self.routers.get(model.removeprefix(ROUTER_PREFIX))
-        if router is None:
-            raise unknown_model(model)
-        return router
+        return self.routers.find(model.removeprefix(ROUTER_PREFIX))
 
     def _inline_pools(self, asked: ModelRequest, *, served_only: bool) -> tuple[Pool, ...]:
         assert asked.preferences is not None

@@ -16,10 +16,10 @@ from prometheus_client.registry import REGISTRY, Collector
 from serving.accounts import Accounts
 from serving.breaker import Breakers
 from serving.decider import Decider
+from serving.engine.base import Engine
+from serving.process_metrics import ProcessCollector
 from serving.ranking import Ranking
 from serving.request_metrics import PREFIX, RequestCollector
-from serving.sessions.keeper import Sessions
-from serving.sessions.metrics import SessionCollector
 
 DECISION_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 VLLM_PREFIX = "vllm:"
@@ -29,19 +29,14 @@ VLLM_PREFIX = "vllm:"
 disable_created_metrics()  # type: ignore[no-untyped-call]  # series that nobody reads
 
 
-class Metrics:
-    """The registry of one server."""
+class Metrics(Collector):
+    """Those of one process; `collect` gives all."""
 
     def __init__(
-        self,
-        decider: Decider,
-        accounts: Accounts,
-        breakers: Breakers,
-        ranking: Ranking,
-        sessions: Sessions,
+        self, decider: Decider, accounts: Accounts, breakers: Breakers, ranking: Ranking
     ) -> None:
         self._registry = CollectorRegistry()
-        self._decider = decider
+        self._engine = EngineCollector(decider.engine)
         histogram = Histogram(
             f"{PREFIX}_decision_seconds",
             "Time from asking the engine to having its decision, or a reason for none.",
@@ -50,14 +45,20 @@ class Metrics:
         )
         decider.observe = lambda milliseconds: histogram.observe(milliseconds / 1000)
         self._registry.register(_DecisionCollector(decider))
+        self._registry.register(ProcessCollector())
         RequestCollector(accounts, breakers, ranking, self._registry)
-        self._registry.register(SessionCollector(sessions))
 
-    def exposition(self) -> bytes:
-        """All metrics in Prometheus' text form; vLLM's too, where it runs in our care."""
-        ours = generate_latest(self._registry)
-        theirs = generate_latest(_Only(REGISTRY, VLLM_PREFIX))
-        return ours + theirs
+    def collect(self) -> Iterator[Metric]:
+        yield from self._registry.collect()
+        yield from self._engine.collect()
+
+    async def exposition(self) -> bytes:
+        """All metrics in Prometheus' text form."""
+        return generate_latest(self)
+
+    def register(self, collector: Collector) -> None:
+        """Add a part of the server that counts for itself."""
+        self._registry.register(collector)
 
 
 class _Only(Collector):
@@ -84,8 +85,30 @@ class _DecisionCollector(Collector):
         for outcome, count in dict(self._decider.counts).items():
             outcomes.add_metric([outcome], count)
         yield outcomes
-        engine = self._decider.engine
-        found = engine.metrics()
+        yield CounterMetricFamily(
+            f"{PREFIX}_decisions_remembered",
+            "Decisions answered from memory: the same turn was asked about before.",
+            value=self._decider.memo.hits,
+        )
+        ready = int(self._decider.ready)
+        yield GaugeMetricFamily(
+            f"{PREFIX}_engine_ready", "1 while the engine can decide.", value=ready
+        )
+        info = GaugeMetricFamily(
+            f"{PREFIX}_checkpoint", "1 for the checkpoint that decides.", labels=["version"]
+        )
+        info.add_metric([self._decider.engine.version], 1)
+        yield info
+
+
+class EngineCollector(Collector):
+    """What an engine tells of itself; vLLM's own metrics too, where it runs in our care."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def collect(self) -> Iterator[Metric]:
+        found = self._engine.metrics()
         tokens = CounterMetricFamily(
             f"{PREFIX}_decision_tokens",
             "Tokens that decisions needed: computed, or found in the prefix cache.",
@@ -96,11 +119,6 @@ class _DecisionCollector(Collector):
         yield tokens
         for name, text, value in (
             ("engine_decisions", "Decisions that the engine made.", found.decisions),
-            (
-                "decisions_remembered",
-                "Decisions answered from memory: the same turn was asked about before.",
-                self._decider.memo.hits,
-            ),
             (
                 "decision_queue_seconds",
                 "Seconds that decisions waited for the model; of vLLM, see its own metrics.",
@@ -121,15 +139,10 @@ class _DecisionCollector(Collector):
         ):
             yield CounterMetricFamily(f"{PREFIX}_{name}", text, value=value)
         for name, text, value in (
-            ("engine_ready", "1 while the engine can decide.", int(self._decider.ready)),
             ("decisions_waiting", "Decisions that wait for the model.", found.waiting),
             ("decisions_under_way", "Decisions being made.", found.under_way),
             ("cache_bytes", "Bytes of the embedded engine's prefix cache.", found.cache_bytes),
             ("cache_entries", "Segments in that cache.", found.cache_entries),
         ):
             yield GaugeMetricFamily(f"{PREFIX}_{name}", text, value=value)
-        info = GaugeMetricFamily(
-            f"{PREFIX}_checkpoint", "1 for the checkpoint that decides.", labels=["version"]
-        )
-        info.add_metric([engine.version], 1)
-        yield info
+        yield from _Only(REGISTRY, VLLM_PREFIX).collect()

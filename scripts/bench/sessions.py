@@ -29,7 +29,7 @@ import httpx
 from routing.conversation import Conversation
 from routing.decision import Calibration, Decision, decide
 from routing.tasks import Route
-from scripts.bench.gateway.engine_server import FirstRoute
+from scripts.bench.gateway.first_route import FirstRoute
 from scripts.bench.prompt_cache import CachingProvider
 from serving.app import create_app
 from serving.config import ServerConfig

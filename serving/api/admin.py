@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -15,10 +16,16 @@ from starlette.responses import Response
 
 from serving.api import schemas
 from serving.api.relay import OrjsonResponse
-from serving.engine.switch import ChangeRefused, ChangeUnderWay, SwitchableEngine
+from serving.engine.switch import (
+    Changeable,
+    ChangeImpossible,
+    ChangeRefused,
+    ChangeUnderWay,
+)
 from serving.errors import ApiError, bad_request, validation_lines
 from serving.gateway import Gateway
 from serving.requests import read_body
+from serving.storage.database import DatabaseDown
 
 ADMIN_KEY_ENV = "POINTSMAN_ADMIN_KEY"
 """Variable whose value callers of /admin must bear; unset, only this machine may call."""
@@ -60,17 +67,21 @@ async def change(request: Request) -> Response:
         field = error.errors()[0]["loc"]
         raise bad_request(validation_lines(error)[0], str(field[0]) if field else None) from None
     engine = gateway.decider.engine
-    if not isinstance(engine, SwitchableEngine):
-        raise ApiError(409, "This server's engine cannot change its checkpoint.", param=None)
+    if not isinstance(engine, Changeable):
+        raise ApiError(409, str(ChangeImpossible()))
     before = engine.version
     pools = [[pool.route for pool in router.pools] for router in gateway.routers.values()]
     try:
         version = await engine.change(wanted.checkpoint, [each for each in pools if each])
     except ChangeUnderWay as error:
         raise ApiError(409, str(error), code="change_under_way") from None
+    except ChangeImpossible as error:
+        raise ApiError(409, str(error)) from None
     except ChangeRefused as error:
         raise ApiError(422, str(error), param="checkpoint", code="checkpoint_refused") from None
     gateway.decider.started()
+    with suppress(DatabaseDown):
+        await gateway.routers.reload(retry=True)
     return OrjsonResponse({"engine": engine.name, "version": version, "previous": before})
 
 

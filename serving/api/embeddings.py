@@ -10,8 +10,9 @@ from starlette.responses import Response
 
 from routing.tasks import ROUTER_PREFIX
 from serving.api import schemas
+from serving.api.departure import watched
 from serving.api.record import record_of
-from serving.api.relay import Departure, relayed
+from serving.api.relay import relayed
 from serving.errors import bad_request
 from serving.failover import AllFailed
 from serving.gateway import Gateway
@@ -40,7 +41,7 @@ async def embeddings(request: Request) -> Response:
         raise bad_request("input is required", "input")
     record.exchange.need = Need(tags=parse_tags(request.headers.getlist(TAGS_HEADER)))
     target = gateway.served(model, record.exchange.need)
-    departure = Departure(request.receive)
+    departure = watched(request)
     try:
         asking = gateway.failover.ask(
             [target], Passed(PATH, fields), record.exchange, trail=record.trail, deadline=deadline

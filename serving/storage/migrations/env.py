@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from alembic import context
 
-from serving.storage.schema import metadata
+from serving.storage.schema import load_tables
 
 connection = context.config.attributes["connection"]
 context.configure(
     connection=connection,
-    target_metadata=metadata,
+    target_metadata=load_tables(),
     # SQLite changes a table by copying it.
     render_as_batch=connection.dialect.name == "sqlite",
 )

@@ -1,0 +1,1 @@
+"""The stored tables, a module for each subject."""
