@@ -20,7 +20,6 @@ from serving.api.departure import Drain
 from serving.decider import Outcome, where_raised
 from serving.errors import ApiError, clipped
 from serving.failover import Trail
-from serving.gateway import Plan
 from serving.headers import (
     COST,
     TRACE_ID,
@@ -30,10 +29,11 @@ from serving.headers import (
     trace_id,
 )
 from serving.logs import TRACE
+from serving.plan import Plan
 from serving.protocols.errors import error_body_for
 from serving.ranking import Ranked
 from serving.requests import protocol_of
-from serving.sessions.visit import SessionFacts, Visit
+from serving.sessions.visit import SessionFacts
 
 if TYPE_CHECKING:
     from serving.tracing.spans import Tracing
@@ -60,7 +60,6 @@ class RequestRecord:
     plan: Plan | None = None
     outcome: Outcome | None = None
     ranked: Sequence[Ranked] = ()
-    visit: Visit | None = None
     trail: Trail = field(default_factory=Trail)
     stream: bool = False
     broken: str | None = None
@@ -76,7 +75,8 @@ class RequestRecord:
     @property
     def session(self) -> SessionFacts | None:
         """What is known of its session; None for a request that has none."""
-        return self.visit.facts(self.exchange.model) if self.visit is not None else None
+        visit = self.plan.visit if self.plan is not None else None
+        return visit.facts(self.exchange.model) if visit is not None else None
 
     def headers(self) -> dict[str, str]:
         """Headers of the answer, whatever it is."""
