@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +24,6 @@ from serving.engine.switch import (
 from serving.errors import ApiError, bad_request, validation_lines
 from serving.gateway import Gateway
 from serving.requests import read_body
-from serving.storage.database import DatabaseDown
 
 ADMIN_KEY_ENV = "POINTSMAN_ADMIN_KEY"
 """Variable whose value callers of /admin must bear; unset, only this machine may call."""
@@ -80,8 +78,6 @@ async def change(request: Request) -> Response:
     except ChangeRefused as error:
         raise ApiError(422, str(error), param="checkpoint", code="checkpoint_refused") from None
     gateway.decider.started()
-    with suppress(DatabaseDown):
-        await gateway.routers.reload(retry=True)
     return OrjsonResponse({"engine": engine.name, "version": version, "previous": before})
 
 
