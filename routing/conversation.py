@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal, get_args
 
 from routing.errors import InvalidRequest
@@ -32,11 +33,14 @@ _MARKED_PARTS = {
     "document": "[file]",
 }
 _MARKS = re.compile(r"\[(?:image|audio|file)\]")
-# Claude Code and its kin inject these into user messages; they are not the person's words.
-_ENVELOPES = re.compile(
-    r"<(system-reminder|user-prompt-submit-hook)>.*?(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE
+ENVELOPES = (
+    # Claude Code
+    *("system-reminder", "user-prompt-submit-hook", "local-command-caveat"),
+    *("local-command-stdout", "task-notification", "ide_opened_file"),
+    *("environment_context", "user_instructions"),  # Codex
+    "environment_details",  # Cline, Roo Code
 )
-_ENVELOPE_OPENINGS = ("<system-reminder>", "<user-prompt-submit-hook>")
+"""Tags that coding agents put into users' messages around what no person has said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +76,11 @@ class Conversation:
         return any(t.role == "user" and _MARKS.sub("", t.text).strip() for t in self.turns)
 
 
-def normalise(messages: Sequence[Any]) -> Conversation:
+def normalise(messages: Sequence[Any], envelopes: tuple[str, ...] = ENVELOPES) -> Conversation:
     """Turns of OpenAI Chat messages (https://platform.openai.com/docs/api-reference/chat).
 
-    Raises InvalidRequest, naming the field, for anything that is not such a message.
+    `envelopes` are the tags that are taken off users' messages with what they enclose. Raises
+    InvalidRequest, naming the field, for anything that is not such a message.
     """
     if not isinstance(messages, list | tuple):
         raise InvalidRequest("messages must be an array", field="messages")
@@ -83,13 +88,13 @@ def normalise(messages: Sequence[Any]) -> Conversation:
         raise InvalidRequest("messages must not be empty", field="messages")
     turns: list[Turn] = []
     for index, message in enumerate(messages):
-        turn = _turn(message, index)
+        turn = _turn(message, index, envelopes)
         if turn.text or turn.role != "user":
             turns.append(turn)
     return Conversation(tuple(turns))
 
 
-def _turn(message: Any, index: int) -> Turn:
+def _turn(message: Any, index: int, envelopes: tuple[str, ...]) -> Turn:
     at = f"messages[{index}]"
     if not isinstance(message, dict):
         raise InvalidRequest(f"{at} must be an object", field=at)
@@ -100,15 +105,23 @@ def _turn(message: Any, index: int) -> Turn:
     calls = _tool_calls(message, at) if role == "assistant" else []
     text = _content(message.get("content"), f"{at}.content", required=role != "assistant")
     if role == "user":
-        text = strip_envelopes(text)
+        text = strip_envelopes(text, envelopes)
     return Turn(_ROLES[role], "\n".join([*([text] if text else []), *calls]), index)
 
 
-def strip_envelopes(text: str) -> str:
+def strip_envelopes(text: str, envelopes: tuple[str, ...] = ENVELOPES) -> str:
     """Text without agents' envelopes; an unclosed one swallows the rest, as its writer meant."""
-    if any(opening in text.lower() for opening in _ENVELOPE_OPENINGS):
-        text = _ENVELOPES.sub("", text)
+    if "<" in text:
+        lowered = text.lower()  # far faster than the pattern is on pages of HTML
+        if any(f"<{tag}>" in lowered for tag in envelopes):
+            text = _enveloped(envelopes).sub("", text)
     return text.strip()
+
+
+@lru_cache(maxsize=8)
+def _enveloped(tags: tuple[str, ...]) -> re.Pattern[str]:
+    names = "|".join(map(re.escape, tags))
+    return re.compile(rf"<({names})>.*?(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE)
 
 
 def _content(content: Any, at: str, *, required: bool) -> str:

@@ -17,7 +17,10 @@ from routing.tasks import ModelName, Router, Tag, TaskName
 from serving.config_base import BaseUrl, EnvName, ProviderName, Seconds, Strict
 from serving.config_listen import DrainConfig, Listen
 from serving.config_ranking import LatencyConfig, ModelConfig, PricesConfig
+from serving.config_records import RecordsConfig
+from serving.config_sessions import SessionsConfig
 from serving.config_storage import StorageConfig
+from serving.config_tracing import LoggingConfig, TracingConfig
 from serving.errors import ConfigError, validation_lines
 
 DEFAULT_CONFIG = Path("configs/serve.yaml")
@@ -252,10 +255,16 @@ class ServerConfig(Strict):
     """After which errors the next model is asked."""
     breaker: BreakerConfig = BreakerConfig()
     """When a failing model is left alone."""
+    sessions: SessionsConfig = SessionsConfig()
+    """How requests that belong together keep their model."""
     local_upstream: LocalUpstream = LocalUpstream()
     """A small chat model on this machine."""
     storage: StorageConfig | None = None
     """Left out, nothing outlives the server: routers are this file's, and no keys are kept."""
+    records: RecordsConfig = RecordsConfig()
+    """Needs `storage`; without one nothing is recorded."""
+    tracing: TracingConfig = TracingConfig()
+    logging: LoggingConfig = LoggingConfig()
 
     @model_validator(mode="after")
     def _known_providers(self) -> Self:
@@ -264,6 +273,8 @@ class ServerConfig(Strict):
                 raise ValueError(f"models.{name}.provider: no provider {model.provider!r}")
         if self.preset_routers and self.presets is None:
             raise ValueError("preset_routers: needs presets, the folder of preset files")
+        if self.records.text.store and self.storage is None:
+            raise ValueError("records.text.store: needs storage, where texts are to be kept")
         return self
 
 

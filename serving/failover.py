@@ -18,6 +18,7 @@ from serving.outgoing import Sendable
 from serving.protocols.base import Protocol, Untranslatable
 from serving.protocols.errors import error_body_for, reshape
 from serving.retry_after import retry_after_s
+from serving.tracing.notes import RequestTrace
 from serving.upstream import Answer, ErrorAnswer, UpstreamFailure, Upstreams
 
 
@@ -38,6 +39,8 @@ class Trail:
     """The attempts of one request so far; readable while it is under way."""
 
     attempts: list[Attempt] = field(default_factory=list)
+    trace: RequestTrace | None = None
+    """Where traces are wanted."""
 
     @property
     def model(self) -> str | None:
@@ -120,6 +123,8 @@ class Failover:
             return None
         started = time.perf_counter()
         number = len(trail.attempts)
+        if trail.trace is not None:
+            call = trail.trace.ask(call, number, target)
         trail.attempts.append(Attempt(target.name, "pending"))
         self.breakers.asked(target.name)
         try:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextvars import ContextVar
 from typing import Any
 
 import orjson
 import structlog
-from structlog.typing import EventDict, Processor
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+TRACE: ContextVar[str | None] = ContextVar("pointsman_trace", default=None)
+"""Of the request that is being answered; every line that is logged meanwhile has it."""
 
 
-def configure(level: int = logging.INFO, *, process: str | None = None) -> None:
+def configure(level: str = "info", *, process: str | None = None) -> None:
     """Set up structlog; the fields that are logged are chosen where they are.
 
     `process` is told in every line, where several write to one log.
@@ -20,11 +24,14 @@ def configure(level: int = logging.INFO, *, process: str | None = None) -> None:
     structlog.configure(
         processors=[
             *named,
+            with_trace,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.JSONRenderer(serializer=orjson.dumps),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.getLevelNamesMapping()[level.upper()]
+        ),
         logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
         cache_logger_on_first_use=True,
     )
@@ -35,3 +42,11 @@ def _naming(process: str) -> Processor:
         return {"process": process, **line}
 
     return name
+
+
+def with_trace(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Add the trace id, unless the line names one."""
+    trace = TRACE.get()
+    if trace is not None:
+        event.setdefault("trace_id", trace)
+    return event

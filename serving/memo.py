@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from hashlib import blake2b
 
 from routing.conversation import Conversation
 from routing.decision import Decision
 from routing.tasks import Route
+from serving.digest import digest
 
 Key = bytes
 
@@ -31,19 +31,13 @@ class DecisionMemo:
     @staticmethod
     def key(version: str, routes: Sequence[Route], conversation: Conversation) -> Key:
         """A digest of all that a decision depends on: the checkpoint, the routes, what was said."""
-        digest = blake2b(digest_size=16)
         fields = [version]
         for route in routes:
             fields += (route.name, route.description)
         fields.append("")
         for turn in conversation.turns:
             fields += (turn.role, turn.text)
-        for text in fields:
-            encoded = text.encode("utf-8", "surrogatepass")
-            # With lengths, or two texts could be cut at another place and look alike.
-            digest.update(b"%d:" % len(encoded))
-            digest.update(encoded)
-        return digest.digest()
+        return digest(fields)
 
     def get(self, key: Key) -> Decision | None:
         """The decision, if it is still remembered."""

@@ -49,7 +49,6 @@ def serve(
     Raises ConfigError, PortBusy or UnsupportedCheckpoint, each with a message for the owner, before
     anything is served.
     """
-    logs.configure()
     config = with_overrides(
         load_config(config_path),
         host=host,
@@ -59,6 +58,7 @@ def serve(
         checkpoint=checkpoint,
         kind=kind,
     )
+    logs.configure(config.logging.level)
     check_port_free(config.listen.host, config.listen.port)
     environ = dict(os.environ if environ is None else environ)
     local = _local_upstream(config, environ)

@@ -23,6 +23,7 @@ from serving.needs import TAGS_HEADER, need_of, parse_tags
 from serving.outgoing import Outgoing
 from serving.protocols.base import Protocol
 from serving.requests import parse, read_body
+from serving.sessions.key import AFFINITY_HEADER, parse_affinity
 from serving.upstream import Answer
 
 routes = APIRouter()
@@ -58,7 +59,8 @@ async def _complete(protocol: Protocol, request: Request) -> Response:
     work: Plan | Target
     if routed:
         await gateway.prepare(asked)
-        work = gateway.plan(asked, tags=tags)
+        affinity = parse_affinity(request.headers.getlist(AFFINITY_HEADER))
+        work = gateway.plan(asked, tags=tags, affinity=affinity)
         record.exchange.need = work.need
     else:
         record.exchange.need = need_of(protocol, asked.fields, tags)
@@ -91,13 +93,16 @@ async def _answer(
 
 async def _decided(gateway: Gateway, record: RequestRecord, plan: Plan) -> list[Target]:
     outcome = await gateway.decide(plan)
-    record.router, record.outcome = plan.router_label, outcome
+    record.decided(plan, outcome)
+    record.ranked = ranked = gateway.ranking_for(plan, outcome)
     record.exchange.route = outcome.route
+    if plan.visit is not None:
+        record.visit, record.exchange.ended = plan.visit, plan.visit.settled
     record.trail.attempts += [
         Attempt(name, reason, asked=False)
         for name, reason in gateway.passed_over(plan, outcome).items()
     ]
-    candidates = gateway.candidates(plan, outcome)
+    candidates = gateway.candidates(plan, outcome, ranked)
     if not candidates:
         raise nothing_on()
     return candidates

@@ -14,7 +14,7 @@ from routing.decision import Decision
 from routing.errors import ContractError
 from routing.tasks import Route
 from serving.decider import check_decision
-from serving.engine.base import Engine, EngineError, EngineMetrics
+from serving.engine.base import Engine, EngineError, EngineFacts, EngineMetrics
 
 DRAIN_S = 30.0
 """Decisions under way on the old checkpoint may take this long before it is freed."""
@@ -95,6 +95,9 @@ class SwitchableEngine:
     @property
     def version(self) -> str:
         return self._slot.engine.version
+
+    def facts(self) -> EngineFacts:
+        return self._slot.engine.facts()
 
     def check_routes(self, routes: Sequence[Route]) -> None:
         self._slot.engine.check_routes(routes)

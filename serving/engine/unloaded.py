@@ -9,7 +9,7 @@ from routing.decision import Decision
 from routing.manifest import GeneratedReadOut
 from routing.tasks import Route
 from serving.config import EngineConfig
-from serving.engine.base import Engine, EngineError, EngineMetrics
+from serving.engine.base import Engine, EngineError, EngineFacts, EngineMetrics
 from serving.engine.contract import read_contract
 from serving.engine.prefixes import PrefixMemo
 from serving.engine.shortlist import Embed, ShortlistingEngine
@@ -26,8 +26,12 @@ class UnloadedEngine:
         contract = read_contract(config.checkpoint)
         self.name = "embedded" if config.kind == "embedded" else "vllm"
         self.version = contract.manifest.version
+        self._facts = EngineFacts.of(self.name, contract.manifest)
         self._generated = contract.manifest.read_out
         self._prefixes = PrefixMemo(contract.layout)
+
+    def facts(self) -> EngineFacts:
+        return self._facts
 
     def check_routes(self, routes: Sequence[Route]) -> None:
         """Raise InvalidRequest if these routes cannot be laid out."""

@@ -136,7 +136,7 @@ async def _host(child: Child, control: Control, stop: StopSignals) -> None:
 def main() -> None:
     """Be what standard input says."""
     child: Child = pickle.load(sys.stdin.buffer)
-    logs.configure(process=child.name)
+    logs.configure(child.config.logging.level, process=child.name)
     run_loop(_run(child))
 
 

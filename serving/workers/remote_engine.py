@@ -13,7 +13,7 @@ from routing.conversation import Conversation
 from routing.decision import Decision
 from routing.errors import ContractError
 from routing.tasks import Route
-from serving.engine.base import Engine, EngineBusy, EngineError, EngineMetrics
+from serving.engine.base import Engine, EngineBusy, EngineError, EngineFacts, EngineMetrics
 from serving.engine.switch import REFUSALS, ChangeRefused
 from serving.workers.channel import CallFailed, Channel, ChannelClosed, connect
 from serving.workers.wire import read_decision, write_conversation, write_routes
@@ -48,6 +48,9 @@ class RemoteEngine:
     @property
     def version(self) -> str:
         return str(self._state.get("version") or self._checks.version)
+
+    def facts(self) -> EngineFacts:
+        return self._checks.facts()
 
     def check_routes(self, routes: Sequence[Route]) -> None:
         self._checks.check_routes(routes)

@@ -8,7 +8,7 @@ from functools import lru_cache
 from routing.conversation import Conversation
 from routing.decision import Calibration, Decision, decide
 from routing.tasks import Route
-from serving.engine.base import EngineMetrics
+from serving.engine.base import EngineFacts, EngineMetrics
 
 MARGIN = 4.0
 """By how much the first route's score exceeds the others': it is chosen, as surely as usual."""
@@ -22,6 +22,9 @@ class FirstRoute:
 
     def __init__(self) -> None:
         self._decisions = 0
+
+    def facts(self) -> EngineFacts:
+        return EngineFacts(self.name, self.version)
 
     def check_routes(self, routes: Sequence[Route]) -> None:
         pass

@@ -17,7 +17,7 @@ from routing.decision import Decision
 from routing.errors import InvalidRequest
 from routing.manifest import GeneratedReadOut
 from routing.tasks import NONE, Route
-from serving.engine.base import EngineBusy, EngineError, EngineMetrics
+from serving.engine.base import EngineBusy, EngineError, EngineFacts, EngineMetrics
 from serving.engine.contract import Contract
 from serving.engine.vllm.reader import StateReader, reader_metrics
 
@@ -45,9 +45,13 @@ class GeneratingEngine:
         assert isinstance(read_out, GeneratedReadOut)
         self._read_out = read_out
         self.version = contract.manifest.version
+        self._facts = EngineFacts.of(self.name, contract.manifest)
         self._reader = reader
         self._max_waiting = max_waiting
         self._under_way = self._decisions = self._batched = 0
+
+    def facts(self) -> EngineFacts:
+        return self._facts
 
     def check_routes(self, routes: Sequence[Route]) -> None:
         """Raise InvalidRequest where there are none, or their lines leave no room."""
