@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from routing.conversation import Conversation, normalise
 from routing.errors import ContractError, InvalidRequest
 from routing.tasks import ROUTER_PREFIX, Pool, SelectionPolicy, preference_pools
+from serving.access.spending import Spending
 from serving.catalogue import Catalogue, Target
 from serving.config import Limits, StandIns
 from serving.decider import Decider, Outcome
@@ -73,6 +74,7 @@ class Gateway:
     ranking: Ranking
     failover: Failover
     sessions: Sessions
+    spending: Spending
 
     async def prepare(self, asked: ModelRequest) -> None:
         """Fetch what `plan` may need and does not know: an older revision that is named. Raises

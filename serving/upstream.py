@@ -292,7 +292,13 @@ async def _capped(response: aiohttp.ClientResponse, limit: int) -> bytes | None:
 
 
 def _relayed(response: aiohttp.ClientResponse) -> dict[str, str]:
-    return {name: response.headers[name] for name in RELAYED_HEADERS if name in response.headers}
+    """Headers for the client, but those with bytes that none of ours may hold."""
+    found = ((name, response.headers.get(name)) for name in RELAYED_HEADERS)
+    return {
+        name: value
+        for name, value in found
+        if value is not None and value.isascii() and value.isprintable()
+    }
 
 
 def _is_stream(response: aiohttp.ClientResponse) -> bool:

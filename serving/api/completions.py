@@ -60,7 +60,7 @@ async def _complete(protocol: Protocol, request: Request) -> Response:
     if routed:
         await gateway.prepare(asked)
         affinity = parse_affinity(request.headers.getlist(AFFINITY_HEADER))
-        work = gateway.plan(asked, tags=tags, affinity=affinity)
+        work = gateway.plan(asked, tags=tags, affinity=affinity, tenant=record.principal.tenant)
         record.exchange.need = work.need
     else:
         record.exchange.need = need_of(protocol, asked.fields, tags)
@@ -83,9 +83,12 @@ async def _answer(
     deadline: float,
 ) -> Answer:
     candidates = [work] if isinstance(work, Target) else await _decided(gateway, record, work)
+    allowed = await gateway.spending.begin(
+        record.principal, record.exchange, candidates, outgoing.protocol, record.readings
+    )
     try:
         return await gateway.failover.ask(
-            candidates, outgoing, record.exchange, trail=record.trail, deadline=deadline
+            allowed, outgoing, record.exchange, trail=record.trail, deadline=deadline
         )
     except AllFailed as failure:
         return failure.answer()

@@ -13,6 +13,9 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving.access.limit_headers import limit_headers
+from serving.access.principal import ANONYMOUS, Principal
+from serving.access.rates import Reading
 from serving.accounts import Accounts, Exchange
 from serving.api.departure import Drain
 from serving.decider import Outcome, where_raised
@@ -50,6 +53,9 @@ class RequestRecord:
 
     trace_id: str
     exchange: Exchange
+    principal: Principal = ANONYMOUS
+    readings: list[Reading] = field(default_factory=list)
+    """What the caller's key has left of its limits."""
     router: str | None = None
     """Its label: `name@3`."""
     plan: Plan | None = None
@@ -87,6 +93,8 @@ class RequestRecord:
     def log_fields(self) -> dict[str, Any]:
         """Fields of the log line: never a prompt, a key, or a client's unchecked words."""
         fields: dict[str, Any] = {"trace_id": self.trace_id, "status": self.status}
+        if self.principal.key_id is not None:
+            fields["key"] = self.principal.key_id
         if self.outcome:
             decision = self.outcome.decision
             fields |= {
@@ -130,6 +138,11 @@ Ended = Callable[[RequestRecord, str, float], None]
 """Told of a request at its end: its record, its path, and how many seconds it took."""
 
 
+def principal_of(scope: Scope) -> Principal:
+    """Who makes the request that a scope belongs to."""
+    return record_of(scope).principal
+
+
 class RequestRecorder:
     """Outermost: makes the record, adds its headers, logs one line, hides our faults."""
 
@@ -153,7 +166,10 @@ class RequestRecorder:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 record.status = message["status"]
-                ours = [(k.encode(), v.encode()) for k, v in record.headers().items()]
+                headers = record.headers()
+                if record.readings:
+                    headers |= limit_headers(protocol_of(scope["path"]), record.readings)
+                ours = [(k.encode(), v.encode()) for k, v in headers.items()]
                 if self._drain.stopping:  # the client's next request is for another server
                     ours.append((b"connection", b"close"))
                 message = {**message, "headers": [*message.get("headers", ()), *ours]}
@@ -171,6 +187,7 @@ class RequestRecorder:
                 raise RuntimeError("answer broken off") from None
             await _send_fault(send_with_headers, scope)
         finally:
+            record.exchange.leave(asked=record.trail.pending)
             seconds = time.perf_counter() - started
             for tell in self.listeners:
                 tell(record, scope["path"], seconds)
