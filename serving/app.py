@@ -55,6 +55,7 @@ from serving.readiness import Readiness
 from serving.records.metrics import RecordCollector
 from serving.records.service import open_records
 from serving.router_setup import build_registry
+from serving.sessions.metrics import SessionCollector
 from serving.sessions.setup import build_sessions
 from serving.storage.database import open_database
 from serving.tracing import open_tracing
@@ -151,10 +152,12 @@ def create_app(
     if database is not None:
         readiness.add("database", lambda: None if database.ready else "does not answer")
     app.gate = access.gate
+    readiness.add("sessions", lambda: None if sessions.store.up else "Redis does not answer")
     app.recorder = RequestRecorder(accounts, drain, tracing)
     app.recorder.listeners += [part.ended for part in (records, tracing) if part is not None]
-    metrics = Metrics(decider, accounts, breakers, ranking, sessions)
+    metrics = Metrics(decider, accounts, breakers, ranking)
     metrics.register(RecordCollector(records))
+    metrics.register(SessionCollector(sessions))
     app.state.started = int(time.time())
     app.state.gateway = Gateway(
         limits=limits,

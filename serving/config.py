@@ -267,7 +267,9 @@ class ServerConfig(Strict):
     records: RecordsConfig = RecordsConfig()
     """Needs `storage`; without one nothing is recorded."""
     tracing: TracingConfig = TracingConfig()
+    """OpenTelemetry's traces."""
     logging: LoggingConfig = LoggingConfig()
+    """What is logged."""
 
     @model_validator(mode="after")
     def _known_providers(self) -> Self:

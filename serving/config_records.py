@@ -37,8 +37,10 @@ class RecordsConfig(Strict):
     """Decisions and attempts in the database; nothing is recorded without `storage`."""
 
     enabled: bool = True
+    """Off, the storage is for routers and keys alone."""
     queue: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     """Records that may wait for the database; beyond it new ones are dropped, and counted."""
     retention_days: Days | None = 30
     """Null keeps them for ever."""
     text: TextConfig = TextConfig()
+    """Conversations, which are not kept unless this says so."""

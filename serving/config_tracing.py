@@ -13,6 +13,7 @@ class TracingConfig(Strict):
     """Spans of requests, decisions and attempts, sent by OTLP over HTTP. Needs the extra `otel`."""
 
     enabled: bool = False
+    """Off, OpenTelemetry is not even imported."""
     endpoint: BaseUrl | None = None
     """Base URL of the collector, without /v1/traces; left out, OpenTelemetry's own variables say
     (OTEL_EXPORTER_OTLP_ENDPOINT, and OTEL_EXPORTER_OTLP_HEADERS for keys)."""

@@ -135,8 +135,7 @@ class Failover:
         trail.attempts.append(Attempt(target.name, PENDING))
         self.breakers.asked(target.name)
         try:
-            async with asyncio.timeout_at(deadline):
-                answer = await self.upstreams.ask(target, call, outgoing.fields)
+            answer = await self.upstreams.ask(target, call, outgoing.fields, deadline=deadline)
         except UpstreamFailure as failure:
             label = failure.label
             wait = retry_after_s(failure.retry_after)
@@ -147,9 +146,6 @@ class Failover:
                 self.breakers.succeeded(target.name)
             else:
                 self.breakers.failed(target.name, retry_after_s=wait)
-        except TimeoutError:
-            label = "timeout"
-            self.breakers.failed(target.name)
         except BaseException:
             self.breakers.abandoned(target.name)
             raise

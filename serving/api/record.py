@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import structlog
-from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -21,7 +20,6 @@ from serving.api.departure import Drain
 from serving.decider import Outcome, where_raised
 from serving.errors import ApiError, clipped
 from serving.failover import Trail
-from serving.gateway import Plan
 from serving.headers import (
     COST,
     TRACE_ID,
@@ -31,10 +29,11 @@ from serving.headers import (
     trace_id,
 )
 from serving.logs import TRACE
+from serving.plan import Plan
 from serving.protocols.errors import error_body_for
 from serving.ranking import Ranked
 from serving.requests import protocol_of
-from serving.sessions.visit import SessionFacts, Visit
+from serving.sessions.visit import SessionFacts
 
 if TYPE_CHECKING:
     from serving.tracing.spans import Tracing
@@ -61,7 +60,6 @@ class RequestRecord:
     plan: Plan | None = None
     outcome: Outcome | None = None
     ranked: Sequence[Ranked] = ()
-    visit: Visit | None = None
     trail: Trail = field(default_factory=Trail)
     stream: bool = False
     broken: str | None = None
@@ -77,7 +75,8 @@ class RequestRecord:
     @property
     def session(self) -> SessionFacts | None:
         """What is known of its session; None for a request that has none."""
-        return self.visit.facts(self.exchange.model) if self.visit is not None else None
+        visit = self.plan.visit if self.plan is not None else None
+        return visit.facts(self.exchange.model) if visit is not None else None
 
     def headers(self) -> dict[str, str]:
         """Headers of the answer, whatever it is."""
@@ -148,6 +147,7 @@ class RequestRecorder:
 
     def __init__(self, accounts: Accounts, drain: Drain, tracing: Tracing | None = None) -> None:
         self._accounts = accounts
+        self._log = log.bind()
         self._drain = drain
         self._tracing = tracing
         self.listeners: list[Ended] = []
@@ -156,7 +156,8 @@ class RequestRecorder:
     async def __call__(self, scope: Scope, receive: Receive, send: Send, app: ASGIApp) -> None:
         """Let `app` answer an HTTP request."""
         started = time.perf_counter()
-        traceparent = Headers(scope=scope).get("traceparent")
+        found = next((v for k, v in scope["headers"] if k == b"traceparent"), None)
+        traceparent = found.decode("latin-1") if found is not None else None
         record = RequestRecord(trace_id(traceparent), Exchange(self._accounts))
         if self._tracing is not None:
             record.trail.trace = self._tracing.begin(record.trace_id, traceparent)
@@ -192,7 +193,7 @@ class RequestRecorder:
             for tell in self.listeners:
                 tell(record, scope["path"], seconds)
             if scope["path"] not in QUIET_PATHS or fault:
-                log.log(
+                self._log.log(
                     40 if fault else 20,
                     "request",
                     method=scope["method"],

@@ -66,7 +66,6 @@ async def _decide(protocol: Protocol, request: Request) -> Response:
         models = [target.name for target in gateway.candidates(plan, outcome, ranked)]
     if plan.visit is not None and models:
         gateway.sessions.advised(plan.visit, models[0])
-        record.visit = plan.visit
     facts = plan.visit.facts() if plan.visit is not None else None
     decision = outcome.decision
     return OrjsonResponse(

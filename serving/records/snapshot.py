@@ -109,7 +109,7 @@ def identity_of(record: RequestRecord) -> Identity:
 
 def session_of(record: RequestRecord) -> Session | None:
     """The session that the request was part of, where it was one."""
-    session = getattr(record, "session", None)
+    session = record.session
     if session is None:
         return None
     return Session(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ class RemoteEngine:
         self._channel: Channel | None = None
         self._state: dict[str, Any] = {}
         self._checkpoint: str | None = None
+        self._was_there = False
         self._started = asyncio.Event()
         self._staying: asyncio.Task[None] | None = None
 
@@ -50,7 +52,7 @@ class RemoteEngine:
         return str(self._state.get("version") or self._checks.version)
 
     def facts(self) -> EngineFacts:
-        return self._checks.facts()
+        return replace(self._checks.facts(), version=self.version)
 
     def check_routes(self, routes: Sequence[Route]) -> None:
         self._checks.check_routes(routes)
@@ -73,7 +75,7 @@ class RemoteEngine:
 
     def trouble(self) -> str | None:
         if self._channel is None:
-            return GONE
+            return GONE if self._was_there else "loading"
         trouble = self._state.get("trouble")
         if trouble is None and not self._state.get("started"):
             return "loading"
@@ -115,6 +117,7 @@ class RemoteEngine:
                 continue
             self._state = {}
             self._channel = channel
+            self._was_there = True
             try:
                 await channel.run()
             finally:

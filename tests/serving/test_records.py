@@ -119,6 +119,25 @@ async def test_what_was_not_decided_is_stored_too(upstream: FakeUpstream, databa
     assert found[vectors]["endpoint"] == "/v1/embeddings"
 
 
+async def test_what_a_session_did_is_stored_and_told(upstream: FakeUpstream, database: str):
+    named = {"x-model-affinity": "one-of-a-kind"}
+    async with recording(upstream, database) as server:
+        first = await server.chat("coding please", headers=named)
+        second = await server.chat("writing please", headers=named)
+        await written(server)
+        begun, kept = [await decision(server, trace_of(each)) for each in (first, second)]
+        together = await listed(server, session_id=kept["session"]["id"])
+    assert begun["session"]["pinned"] is False
+    assert kept["session"]["pinned"] is True
+    assert kept["session"]["id"] == begun["session"]["id"]
+    assert "one-of-a-kind" not in str(kept)
+    assert [each["trace_id"] for each in together] == [trace_of(second), trace_of(first)]
+    assert kept["decision"]["route"] == "coding"
+    words = "\n".join(kept["explanation"])
+    assert "session went on with its model, so nothing was decided anew" in words
+    assert "The session kept its model" in words
+
+
 async def test_no_prompt_is_stored_unless_the_owner_says_so(upstream: FakeUpstream, database: str):
     async with recording(upstream, database) as server:
         answer = await server.chat("coding please, my password is hunter2")

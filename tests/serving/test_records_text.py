@@ -90,7 +90,7 @@ def test_of_a_long_conversation_the_last_turns_are_kept():
     assert roles == [("assistant", 40), ("user", 60)]
     long = Redactor(1000).kept([Turn("user", "x. " * 5000 + "4111 1111 1111 1111", 0)])
     assert long["messages"][0]["content"].endswith("<CARD>")
-    assert len(long["messages"][0]["content"]) == 1000
+    assert 900 < len(long["messages"][0]["content"]) <= 1000
 
 
 async def test_text_is_stored_redacted_where_the_owner_says_so(
