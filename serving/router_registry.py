@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID
@@ -44,18 +44,22 @@ class _Entry:
 
 
 class RouterRegistry(Mapping[str, ServedRouter]):
-    """Served routers by name. `store` is None where the configuration has no storage."""
+    """Served routers by name. `store` is None where the configuration has no storage; `checkpoint`
+    tells which checkpoint the builder's routers were checked for."""
 
     def __init__(
         self,
         configured: Mapping[str, ServedRouter],
         builder: RouterBuilder,
+        checkpoint: Callable[[], str],
         store: RouterStore | None = None,
         reload_s: float = 1,
     ) -> None:
         self.configured = configured
         self.builder = builder
         self.store = store
+        self._checkpoint = checkpoint
+        self._checked_for = ""
         self._served = configured
         self._stored: Mapping[UUID, _Entry] = {}
         self._ids: Mapping[str, UUID] = {}
@@ -63,8 +67,9 @@ class RouterRegistry(Mapping[str, ServedRouter]):
         self._seen = 0
         self._loaded = store is None
         self._reloading, self._fetching = asyncio.Lock(), asyncio.Lock()
-        self._pinned: Bounded[tuple[UUID, int], ServedRouter | RouterRefused] = Bounded(PINNED)
-        self._missing: Bounded[tuple[UUID, int], bool] = Bounded(PINNED)
+        self._pinned: Bounded[tuple[UUID, int], ServedRouter] = Bounded(PINNED)
+        self._failed: Bounded[tuple[UUID, int], RouterRefused | None] = Bounded(PINNED)
+        """Revisions that cannot be served, and those that do not exist: until the next change."""
         self._refresher = Refresher("routers", self._poll, reload_s)
 
     def __getitem__(self, name: str) -> ServedRouter:
@@ -105,11 +110,11 @@ class RouterRegistry(Mapping[str, ServedRouter]):
         if served is not None:
             return served
         key = self._key(reference)
-        found = self._at(key) if key is not None else None
-        if isinstance(found, ServedRouter):
-            return found
-        if isinstance(found, RouterRefused):
-            raise _unusable(reference, str(found))
+        if key is not None:
+            if (found := self._at(key)) is not None:
+                return found
+            if (refused := self._failed.get(key)) is not None:
+                raise _unusable(reference, str(refused))
         if not self._loaded:
             raise storage_unavailable()
         id = self._ids.get(reference)
@@ -128,13 +133,17 @@ class RouterRegistry(Mapping[str, ServedRouter]):
         entry = self._stored.get(router.id)
         return entry.problem if entry is not None else None
 
-    async def reload(self, *, retry: bool = False) -> None:
-        """Take over what has changed in the storage; with `retry`, also routers that could not be
-        served, as another checkpoint may read what the last could not. Raises DatabaseDown."""
+    async def reload(self) -> None:
+        """Take over what has changed in the storage. With another checkpoint, which may read what
+        the last could not, routers that could not be served are tried again. Raises DatabaseDown.
+        """
         if self.store is None:
             return
         async with self._reloading:
-            changes = await self.store.changes(0 if retry else self._seen)
+            checkpoint = self._checkpoint()
+            since = self._seen if checkpoint == self._checked_for else 0
+            changes = await self.store.changes(since)
+            self._checked_for = checkpoint
             if not changes.whole and changes.last == self._seen:
                 return
             stored = {} if changes.whole else dict(self._stored)
@@ -181,7 +190,7 @@ class RouterRegistry(Mapping[str, ServedRouter]):
             log.warning("router_shadowed", router=name)
         self._served = now
         self._stored, self._ids = stored, ids
-        self._missing.clear()
+        self._failed.clear()
 
     def _key(self, reference: str) -> tuple[UUID, int] | None:
         """Of a revision of a stored router that is served here."""
@@ -191,9 +200,9 @@ class RouterRegistry(Mapping[str, ServedRouter]):
         return self._ids[match[1]], int(match[2])
 
     def _known(self, key: tuple[UUID, int]) -> bool:
-        return key in self._missing or self._at(key) is not None
+        return key in self._failed or self._at(key) is not None
 
-    def _at(self, key: tuple[UUID, int]) -> ServedRouter | RouterRefused | None:
+    def _at(self, key: tuple[UUID, int]) -> ServedRouter | None:
         entry = self._stored.get(key[0])
         if entry is not None and entry.served is not None and entry.served.revision == key[1]:
             return entry.served
@@ -208,9 +217,9 @@ class RouterRegistry(Mapping[str, ServedRouter]):
         except DatabaseDown:
             raise storage_unavailable() from None
         except NotStored:
-            self._missing[key] = True
+            self._failed[key] = None
         except RouterRefused as refused:
-            self._pinned[key] = refused
+            self._failed[key] = refused
 
     async def _poll(self) -> None:
         with suppress(DatabaseDown):  # which the database has logged

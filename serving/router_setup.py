@@ -19,6 +19,6 @@ def build_registry(
     presets = load_presets(config.presets) if config.presets else {}
     builder = RouterBuilder(presets, catalogue, engine.check_routes)
     configured = configured_routers(config, builder, catalogue)
-    if database is None or config.storage is None:
-        return RouterRegistry(configured, builder)
-    return RouterRegistry(configured, builder, RouterStore(database), config.storage.reload_s)
+    store = None if database is None else RouterStore(database)
+    reload_s = config.storage.reload_s if config.storage else 0
+    return RouterRegistry(configured, builder, lambda: engine.version, store, reload_s)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +22,6 @@ from serving.engine.switch import (
 )
 from serving.errors import ApiError
 from serving.gateway import Gateway
-from serving.storage.database import DatabaseDown
 
 routes = APIRouter()
 
@@ -68,8 +66,6 @@ async def change(request: Request) -> Response:
     except ChangeRefused as error:
         raise ApiError(422, str(error), param="checkpoint", code="checkpoint_refused") from None
     gateway.decider.started()
-    with suppress(DatabaseDown):
-        await gateway.routers.reload(retry=True)
     return OrjsonResponse({"engine": engine.name, "version": version, "previous": before})
 
 

@@ -49,7 +49,8 @@ class Postgres:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
-        self._run("initdb", "-D", "data", "-U", "owner", "-A", "trust", "--no-sync", "--locale=C")
+        self._run("initdb", "-D", "data", "-U", "owner", "-A", "trust", "--no-sync", "-E", "UTF8",
+                  "--locale=C")  # fmt: skip
 
     @property
     def running(self) -> bool:

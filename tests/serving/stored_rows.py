@@ -12,6 +12,7 @@ Row = dict[str, Any]
 WHEN = "2026-01-02 03:04:05.000000"
 KEY = "11111111-2222-3333-4444-555555555555"
 ROUTER = "0c5b1b7a6b3c4c0e9d6f1a2b3c4d5e6f"
+DECISION = "0198c0ffee0070008000000000000001"
 
 ROWS: dict[str, dict[str, list[Row]]] = {
     "0001": {
@@ -85,6 +86,38 @@ ROWS: dict[str, dict[str, list[Row]]] = {
                 "created_at": 1_770_000_000,
             }
         ],
+    },
+    "0003": {
+        "decisions": [
+            {
+                "id": DECISION,
+                "created_at": WHEN,
+                "trace_id": "0" * 31 + "1",
+                "endpoint": "/v1/chat/completions",
+                "router": "work",
+                "router_revision": 2,
+                "stream": False,
+                "routes": ["coding"],
+                "distribution": {"coding": 0.75, "none": 0.25},
+                "confidence": 0.75,
+                "status": 200,
+                "total_ms": 12.5,
+                "cost": 0.001,
+            }
+        ],
+        "attempts": [
+            {
+                "decision_id": DECISION,
+                "number": 1,
+                "model": "p/code-1",
+                "result": "ok",
+                "asked": True,
+            }
+        ],
+        "decision_texts": [
+            {"decision_id": DECISION, "messages": [{"role": "user", "content": "Größe?"}]}
+        ],
+        "decision_feedback": [{"decision_id": DECISION, "route": None, "created_at": WHEN}],
     },
 }
 """By revision and table; a revision that makes no table has `{}`."""

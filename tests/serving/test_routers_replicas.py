@@ -213,8 +213,8 @@ async def test_what_one_server_cannot_serve(database: str, upstream: FakeUpstrea
             answer = await other.chat("coding", model=model)
             assert (answer.status_code, answer.json()["error"]["code"]) == (503, "router_unusable")
         # A checkpoint that reads more routes.
-        small.max_routes = 8
-        await other.app.state.gateway.routers.reload(retry=True)
+        small.max_routes, small.version = 8, "another"
+        await until(lambda: label(other, "large") == "large@1")
         assert (await other.chat("coding", model="router:large")).status_code == 200
         assert (await Api(other).get(f"/{large}")).json()["model_router"]["problem"] is None
 
