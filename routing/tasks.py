@@ -50,7 +50,7 @@ Weight = Annotated[FiniteFloat, Field(ge=0)]
 class Wire(BaseModel):
     """Strict base: an unknown or misspelt key is an error, not silence."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class Route(Wire):
@@ -81,6 +81,7 @@ class SelectionPolicy(Wire):
     """How a task's pool is ranked; left out, the list's own order ranks."""
 
     prefer: Literal["cheapest", "fastest", "optimal"] | None = None
+    """What counts: expected cost, expected time, or cost, time and the list's order alike."""
     weights: Weights | None = None
     """A blend of one's own instead of a preference."""
 
@@ -95,16 +96,22 @@ class CustomTask(Wire):
     """A task that the owner describes."""
 
     name: TaskName
+    """Unique within the router."""
     description: Description
+    """A sentence or two: what requests of this task ask for. The routing model reads it."""
 
 
 class Policy(Wire):
     """One task and its pool: a preset task by slug, or the owner's own."""
 
     task_slug: Annotated[str, Field(pattern=r"^[a-z0-9-]+$", max_length=255)] | None = None
+    """A task of a preset."""
     custom_task: CustomTask | None = None
+    """The owner's own task, instead."""
     models: Annotated[list[ModelName], Field(min_length=1, max_length=MAX_MODELS_PER_TASK)]
+    """Who may answer it: names of `models`, or `provider/model`."""
     selection_policy: SelectionPolicy = SelectionPolicy()
+    """How these models are ranked; left out, as the router says."""
 
     @model_validator(mode="after")
     def _one_task(self) -> Self:
@@ -118,13 +125,20 @@ class Router(Wire):
     """A named set of policies with ordered fallbacks; body of the routers' CRUD API."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9-]+$", max_length=255)]
+    """Clients ask for `router:<name>`."""
     description: Annotated[str, Field(max_length=4000)] = ""
+    """For people; the routing model does not read it."""
     policies: Annotated[list[Policy], Field(min_length=1)]
+    """Its tasks and their models."""
     fallback_models: Annotated[list[ModelName], Field(min_length=1)]
+    """Asked in this order where no task fits, routing failed, or a task's models did."""
     selection_policy: SelectionPolicy = SelectionPolicy()
     """Of the policies whose own says nothing; `weights: {rank: 1}` keeps a list's own order."""
     tags: dict[Tag, Tag] = Field(default_factory=dict)
     """Only models with all of these are asked."""
+    route_on_user_only: bool | None = None
+    """Whether only a new turn of the user is routed and a tool loop keeps its model; left out, as
+    the server's configuration says."""
 
     @model_validator(mode="after")
     def _no_repeats(self) -> Self:

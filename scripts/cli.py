@@ -11,6 +11,7 @@ import typer
 
 from scripts.adopt_command import adopt
 from scripts.base_model import NANO_BASE, BaseModelMissing, ensure_base, nano_revision
+from scripts.config_command import app as config_app
 from scripts.data_command import app as data_app
 from scripts.eval_command import base_of, evaluate
 from scripts.experiments_command import experiments
@@ -36,9 +37,19 @@ def base(name: Annotated[str, typer.Argument(help="Base model.")] = NANO_BASE) -
 
 @app.command()
 def serve(
-    config: Annotated[Path, typer.Option(help="Server configuration.")] = CONFIGS / "serve.yaml",
-    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    config: Annotated[
+        Path, typer.Option(envvar="POINTSMAN_CONFIG", help="Server configuration.")
+    ] = CONFIGS / "serve.yaml",
+    host: Annotated[
+        str | None, typer.Option(envvar="POINTSMAN_HOST", help="Address to listen on.")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(envvar="POINTSMAN_PORT", help="Port to listen on.")
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, max=64, envvar="POINTSMAN_WORKERS", help="Processes that answer."),
+    ] = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="Checkpoint or export to route by.")
     ] = None,
@@ -50,9 +61,18 @@ def serve(
     from serving.run import serve as run
 
     nano = ensure_base(NANO_BASE)
-    run(config, host=host, port=port, base=nano, checkpoint=checkpoint, kind=engine)
+    run(
+        config,
+        host=host,
+        port=port,
+        workers=workers,
+        base=nano,
+        checkpoint=checkpoint,
+        kind=engine,
+    )
 
 
+app.add_typer(config_app, name="config")
 app.add_typer(data_app, name="data")
 app.add_typer(keys_app, name="keys")
 
@@ -220,7 +240,7 @@ def _for_the_user(error: Exception) -> bool:
         "training.recipe": ("RecipeError",),
         "training.evaluation.deciders": ("EvaluationError",),
         "serving.errors": ("ConfigError",),
-        "serving.run": ("PortBusy",),
+        "serving.listening": ("PortBusy",),
     }
     for module, names in known.items():
         loaded = sys.modules.get(module)

@@ -48,6 +48,12 @@ def evaluate(
     orders_limit: Annotated[
         int | None, typer.Option(help="First conversations of each file in several orders only.")
     ] = None,
+    averaged_orders: Annotated[
+        int, typer.Option(help="Let the checkpoint decide by the mean over so many orders.")
+    ] = 1,
+    prior_correction: Annotated[
+        bool, typer.Option(help="Whether the checkpoint's fitted bias of `none` is added.")
+    ] = True,
     latency: Annotated[
         int, typer.Option(help="Conversations of each file to time one decision of; 0: none.")
     ] = 0,
@@ -64,9 +70,7 @@ def evaluate(
     extras = Extras(orders, orders_limit, latency, compare)
     deciders: list[Decider] = []
     if checkpoint is not None and str(checkpoint) != "none":
-        from training.scoring import ModelDecider
-
-        deciders.append(ModelDecider.from_checkpoint(checkpoint, base_of(checkpoint)))
+        deciders.append(_checkpoint(checkpoint, averaged_orders, prior_correction))
     if endpoint is not None:
         from training.evaluation.endpoint import EndpointDecider
 
@@ -75,6 +79,16 @@ def evaluate(
         deciders.append(_prompted(prompted, prompted_model, prompted_concurrency))
     deciders += [_baseline(name) for name in baseline or []]
     run(files, deciders, output, limit, extras, plots)
+
+
+def _checkpoint(folder: Path, orders: int, prior_correction: bool) -> Decider:
+    from training.evaluation.averaged import AveragedOrders
+    from training.scoring import ModelDecider
+
+    decider = ModelDecider.from_checkpoint(folder, base_of(folder))
+    if not prior_correction:
+        decider.calibration = decider.calibration.model_copy(update={"none_bias": 0.0})
+    return AveragedOrders(decider, orders) if orders > 1 else decider
 
 
 def base_of(checkpoint: Path) -> Path | None:

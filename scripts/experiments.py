@@ -6,10 +6,10 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from routing.errors import InvalidRecord
 from scripts.places import ROOT
@@ -18,7 +18,7 @@ FIRST, LAST = "<!-- experiments {name}: written by `pointsman experiments` -->",
 
 
 class Row(BaseModel):
-    """One training run."""
+    """One training run, or another way to measure one."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -31,6 +31,10 @@ class Row(BaseModel):
     """Values of the training recipe that this row has otherwise."""
     method: str | None = None
     """What the table says of the method; left out, recipe and values."""
+    run_of: str | None = None
+    """Another row, whose checkpoint is measured in place of one of its own."""
+    measure: dict[str, Any] = Field(default_factory=dict)
+    """Options of `pointsman eval` for this row, by name; false stands for `--no-…`."""
 
 
 class Experiments(BaseModel):
@@ -42,6 +46,14 @@ class Experiments(BaseModel):
     rows: list[Row]
     limits: dict[str, int] = Field(default_factory=dict)
     """First lines to measure on, by the file's name without its ending; all where none is said."""
+
+    @model_validator(mode="after")
+    def _runs_exist(self) -> Self:
+        trained = {row.name for row in self.rows if row.run_of is None}
+        for index, row in enumerate(self.rows):
+            if row.run_of is not None and row.run_of not in trained:
+                raise ValueError(f"rows[{index}].run_of: no row {row.run_of!r} is trained")
+        return self
 
 
 def run_experiments(
@@ -65,7 +77,7 @@ def table_of(chosen: Experiments, folder: Path, benchmarks: list[str]) -> str:
     head = ["data", "method", "tokens", *benchmarks, "mean"]
     lines = [" | ".join(head), " | ".join(["---"] * len(head))]
     for row in chosen.rows:
-        training = _training_of(folder / row.name / "run")
+        training = _training_of(_run_folder(row, folder))
         estimates = [_estimate(folder / row.name / f"{each}.json") for each in benchmarks]
         mean = sum(value for value, _, _ in estimates) / len(estimates)
         cells = [row.name, _method(row), training]
@@ -102,7 +114,7 @@ def _run_row(
 ) -> None:
     reports = {file: folder / row.name / f"{file.stem}.json" for file in files}
     missing = [file for file, report in reports.items() if not report.is_file()]
-    run = folder / row.name / "run"
+    run = _run_folder(row, folder)
     if missing and not (run / "checkpoint" / "manifest.json").is_file():
         data = ROOT / "data" / row.data
         if not (data / "dataset.json").is_file():
@@ -112,11 +124,24 @@ def _run_row(
         values = {"name": f"pointsman-{row.name.replace(' ', '-')}", **row.set}
         overrides = [part for k, v in values.items() for part in ("--set", f"{k}={json.dumps(v)}")]
         _pointsman("train", row.recipe, "--data", str(data), "--output", str(run), *overrides)
+    (folder / row.name).mkdir(parents=True, exist_ok=True)
     for file in missing:
         limit = chosen.limits.get(file.stem)
         options = ["--limit", str(limit)] if limit else []
+        options += [part for name, value in row.measure.items() for part in _option(name, value)]
         report = ["--output", str(reports[file])]
         _pointsman("eval", str(file), "--checkpoint", str(run / "checkpoint"), *options, *report)
+
+
+def _run_folder(row: Row, folder: Path) -> Path:
+    return folder / (row.run_of or row.name) / "run"
+
+
+def _option(name: str, value: Any) -> list[str]:
+    option = name.replace("_", "-")
+    if isinstance(value, bool):
+        return [f"--{option}" if value else f"--no-{option}"]
+    return [f"--{option}", str(value)]
 
 
 def _pointsman(*arguments: str) -> None:

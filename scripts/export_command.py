@@ -120,7 +120,8 @@ def _transformers(folder: Path, records: list[ConversationRecord]) -> list[Decis
 
 def _embedded(folder: Path, records: list[ConversationRecord]) -> list[Decision]:
     from routing.conversation import normalise
-    from serving.engine.checkpoint import load_model, read_contract
+    from serving.engine.checkpoint import load_model
+    from serving.engine.contract import read_contract
     from serving.engine.prefixes import PrefixMemo
     from serving.engine.scorer import Scorer
 

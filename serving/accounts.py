@@ -137,11 +137,18 @@ class Exchange:
     need: Need = field(default_factory=Need)
     route: str | None = None
     settled: Settled | None = None
+    ended: Callable[[Settled], None] | None = None
+    """Told when the answer has ended, after the accounts."""
     hold: Hold | None = None
     _target: Target | None = None
     _answer: Answer | None = field(default=None, repr=False)
     _first_byte_s: float = 0.0
     _begun_at: float = 0.0
+
+    @property
+    def model(self) -> str | None:
+        """The model that answers, once one has begun to."""
+        return self._target.name if self._target is not None else None
 
     def begun(self, target: Target, answer: Answer, *, first_byte_s: float) -> None:
         """A model has begun to answer."""
@@ -172,6 +179,8 @@ class Exchange:
             broken=broken,
         )
         self.accounts.settle(self.settled)
+        if self.ended is not None:
+            self.ended(self.settled)
         if self.hold is not None:
             self.hold.settle(self.settled)
 

@@ -11,7 +11,8 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Protocol
 
 import structlog
 from fastapi import FastAPI
@@ -22,16 +23,20 @@ from serving.accounts import Accounts
 from serving.api import (
     admin,
     completions,
+    decisions,
     embeddings,
     errors,
     health,
     keys,
     models,
     provider_keys,
+    router_admin,
+    router_schemas,
     routing,
     schemas,
 )
 from serving.api.application import Application
+from serving.api.departure import Drain
 from serving.api.record import RequestRecorder
 from serving.breaker import Breakers
 from serving.catalogue import Catalogue
@@ -46,11 +51,38 @@ from serving.learning import Learning
 from serving.metrics import Metrics
 from serving.prices import PublicPrices
 from serving.ranking_setup import build_ranking
-from serving.routers import build_routers
+from serving.readiness import Readiness
+from serving.records.metrics import RecordCollector
+from serving.records.service import open_records
+from serving.router_setup import build_registry
+from serving.sessions.metrics import SessionCollector
+from serving.sessions.setup import build_sessions
 from serving.storage.database import open_database
+from serving.tracing import open_tracing
 from serving.upstream import Upstreams
 
+ROUTES = (
+    completions,
+    embeddings,
+    routing,
+    decisions,
+    models,
+    health,
+    admin,
+    router_admin,
+    keys,
+    provider_keys,
+)
+
 log = structlog.get_logger("pointsman")
+
+
+class Part(Protocol):
+    """What lives as long as the server."""
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
 
 
 def create_app(
@@ -65,48 +97,67 @@ def create_app(
     left out. Raises ConfigError, and UnsupportedCheckpoint for a checkpoint that it cannot serve.
     """
     environ = os.environ if environ is None else environ
+    limits = config.limits
     prices = PublicPrices(config.prices)
     catalogue = Catalogue(config, environ, prices)
     engine = engine or switchable_engine(config.engine, environ)
-    routers = build_routers(config, catalogue, engine.check_routes)
-    limits = config.limits
+    database = open_database(config.storage, environ)
+    routers = build_registry(config, catalogue, engine, database)
     decider = Decider(engine, limits.decision_timeout_ms, remembered=limits.remembered_decisions)
     latencies = Latencies(config.latency.half_life_s)
     ranking = build_ranking(config.latency, catalogue, prices, latencies, environ)
+    sessions = build_sessions(config.sessions, catalogue, ranking, environ)
     upstreams = Upstreams(limits, config.failover)
     breakers = Breakers(config.breaker)
-    database = open_database(config.storage, environ)
     access = Access(config, environ, database, catalogue, ranking)
     accounts = Accounts(ranking.costs.cost_of)
     Learning(ranking, latencies).listen(accounts)
+    records = open_records(config.records, database)
+    tracing = open_tracing(config.tracing)
+
+    parts: list[Part | None] = [
+        database,
+        access,
+        routers,
+        records,
+        sessions.store,
+        upstreams,
+        ranking,
+    ]
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         log.info("starting", providers=catalogue.providers, routers=list(routers))
-        if database is not None:
-            await database.start()
-        await access.start()
-        await upstreams.start()
-        await ranking.start()
-        # In the background: the process is alive, and answers from fallbacks, while it loads.
-        loading = asyncio.create_task(decider.start())
-        try:
-            yield
-        finally:
-            loading.cancel()
-            with suppress(asyncio.CancelledError):
-                await loading
-            await engine.close()
-            await ranking.close()
-            await upstreams.close()
-            await access.close()
-            if database is not None:
-                await database.close()
-            log.info("stopped")
+        async with AsyncExitStack() as stack:
+            for part in filter(None, parts):
+                await part.start()
+                stack.push_async_callback(part.close)
+            if tracing is not None:
+                stack.push_async_callback(tracing.close)
+            stack.push_async_callback(engine.close)
+            # In the background: the process is alive, and answers from fallbacks, while it loads.
+            loading = asyncio.create_task(decider.start())
+            try:
+                yield
+            finally:
+                loading.cancel()
+                with suppress(asyncio.CancelledError):
+                    await loading
+        log.info("stopped")
 
     app = Application(title="Pointsman", lifespan=lifespan, docs_url=None, redoc_url=None)
+    drain = Drain()
+    readiness = Readiness(lambda: drain.stopping)
+    readiness.add("engine", lambda: decider.state, required=True)
+    if database is not None:
+        readiness.add("database", lambda: None if database.ready else "does not answer")
     app.gate = access.gate
-    app.recorder = RequestRecorder(accounts)
+    readiness.add("sessions", lambda: None if sessions.store.up else "Redis does not answer")
+    app.recorder = RequestRecorder(accounts, drain, tracing)
+    app.recorder.listeners += [part.ended for part in (records, tracing) if part is not None]
+    metrics = Metrics(decider, accounts, breakers, ranking)
+    metrics.register(RecordCollector(records))
+    metrics.register(SessionCollector(sessions))
     app.state.started = int(time.time())
     app.state.gateway = Gateway(
         limits=limits,
@@ -116,12 +167,17 @@ def create_app(
         decider=decider,
         ranking=ranking,
         failover=Failover(upstreams, breakers),
+        sessions=sessions,
         spending=access.spending,
     )
-    app.state.metrics = Metrics(decider, accounts, breakers, ranking)
+    app.state.drain = drain
+    app.state.readiness = readiness
+    app.state.metrics = metrics
+    app.state.scrape = metrics.exposition
     app.state.database = database
+    app.state.records = records
     app.state.access = access
-    for module in (completions, embeddings, routing, models, health, admin, keys, provider_keys):
+    for module in ROUTES:
         app.include_router(module.routes)
     errors.install(app)
     _describe(app)
@@ -131,10 +187,12 @@ def create_app(
 def _describe(app: FastAPI) -> None:
     """Add to the OpenAPI document what bodies refer to."""
     document = app.openapi()
-    document.setdefault("components", {}).setdefault("schemas", {}).update(schemas.components())
+    known = document.setdefault("components", {}).setdefault("schemas", {})
+    known.update(schemas.components() | router_schemas.components())
 
 
 def from_environment() -> FastAPI:
     """The application of POINTSMAN_CONFIG, for servers that take a factory."""
-    logs.configure()
-    return create_app(load_config(os.environ.get("POINTSMAN_CONFIG", DEFAULT_CONFIG)))
+    config = load_config(os.environ.get("POINTSMAN_CONFIG", DEFAULT_CONFIG))
+    logs.configure(config.logging.level)
+    return create_app(config)

@@ -55,7 +55,14 @@ class Catalogue:
     ) -> None:
         self._prices = prices or PublicPrices(config.prices)
         self._place = lru_cache(maxsize=_REMEMBERED)(self._find_place)
+        self._target = lru_cache(maxsize=_REMEMBERED)(self._find_target)
+        self._capable = lru_cache(maxsize=_REMEMBERED)(self._find_capabilities)
         self._models = config.models
+        self._owners_rates = {
+            name: Rates.of(model.price)
+            for name, model in config.models.items()
+            if model.price is not None
+        }
         self._configs = config.providers
         self._environ = environ
         self._elsewhere: dict[str, str] = {}
@@ -106,11 +113,7 @@ class Catalogue:
 
     def target(self, name: str) -> Target | None:
         """The model behind a name; None for an unknown name and while its provider is off."""
-        located = self._locate(name)
-        provider = self._providers.get(located[0]) if located else None
-        if located is None or provider is None:
-            return None
-        return Target(name, located[1], provider)
+        return self._target(name)
 
     def upstream_name(self, name: str) -> str | None:
         """The upstream's own name of a known model, its provider on or off."""
@@ -120,10 +123,8 @@ class Catalogue:
     def rates(self, name: str, input_tokens: int) -> Rates | None:
         """What a prompt of that size costs: the owner's price, else the public one, of a model that
         need not be served here."""
-        listed = self._models.get(name)
-        if listed is not None and listed.price is not None:
-            return Rates.of(listed.price)
-        return self._prices.rates(self._place(name), input_tokens)
+        rates = self._owners_rates.get(name)
+        return rates or self._prices.rates(self._place(name), input_tokens)
 
     def price(self, name: str) -> Price | None:
         """The price of short prompts."""
@@ -132,22 +133,7 @@ class Catalogue:
 
     def capabilities(self, name: str) -> Capabilities:
         """What a model can do, as far as the owner says; its context as far as anyone does."""
-        listed = self._models.get(name)
-        place = self._place(name)
-        provider = self._configs.get(place.provider)
-        tags = provider.tags if provider else {}
-        if listed is None:
-            return Capabilities(self._prices.context_window(place), tags=tags)
-        return Capabilities(
-            context_tokens=listed.context_tokens or self._prices.context_window(place),
-            max_output_tokens=listed.max_output_tokens,
-            vision=listed.vision,
-            audio=listed.audio,
-            files=listed.files,
-            tools=listed.tools,
-            structured_output=listed.structured_output,
-            tags={**tags, **listed.tags} if listed.tags else tags,
-        )
+        return self._capable(name, self._prices.context_window(self._place(name)))
 
     def why_off(self, name: str) -> str:
         """For an owner: which variable would switch a known name on; empty for an unknown one."""
@@ -167,6 +153,30 @@ class Catalogue:
     def listed(self) -> list[str]:
         """Names under `models` whose provider is on."""
         return [name for name in self._models if self.target(name)]
+
+    def _find_target(self, name: str) -> Target | None:
+        located = self._locate(name)
+        provider = self._providers.get(located[0]) if located else None
+        if located is None or provider is None:
+            return None
+        return Target(name, located[1], provider)
+
+    def _find_capabilities(self, name: str, window: int | None) -> Capabilities:
+        listed = self._models.get(name)
+        provider = self._configs.get(self._place(name).provider)
+        tags = provider.tags if provider else {}
+        if listed is None:
+            return Capabilities(window, tags=tags)
+        return Capabilities(
+            context_tokens=listed.context_tokens or window,
+            max_output_tokens=listed.max_output_tokens,
+            vision=listed.vision,
+            audio=listed.audio,
+            files=listed.files,
+            tools=listed.tools,
+            structured_output=listed.structured_output,
+            tags={**tags, **listed.tags} if listed.tags else tags,
+        )
 
     def _find_place(self, name: str) -> Place:
         provider, model = self._locate(name) or _split(name)

@@ -1,7 +1,8 @@
 """The server's configuration: one YAML file, typed, refused if it holds a key nobody knows.
 
-Precedence: command line over file. Keys of providers are never in the file: it names the
-environment variable that holds one. Paths in a file are relative to that file.
+Precedence: command line over environment over file; `environment` lists the variables. Keys of
+providers are never in the file: it names the environment variable that holds one. Paths in a file
+are relative to that file.
 """
 
 from __future__ import annotations
@@ -15,17 +16,15 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_v
 from routing.tasks import ModelName, Router, Tag, TaskName
 from serving.config_access import AccessConfig
 from serving.config_base import BaseUrl, EnvName, ProviderName, Seconds, Strict
+from serving.config_listen import DrainConfig, Listen
 from serving.config_ranking import LatencyConfig, ModelConfig, PricesConfig
+from serving.config_records import RecordsConfig
+from serving.config_sessions import SessionsConfig
 from serving.config_storage import StorageConfig
+from serving.config_tracing import LoggingConfig, TracingConfig
 from serving.errors import ConfigError, validation_lines
 
 DEFAULT_CONFIG = Path("configs/serve.yaml")
-
-
-class Listen(Strict):
-    host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65535)] = 8080
-    """0 picks a free one."""
 
 
 class DialectConfig(Strict):
@@ -53,7 +52,9 @@ class ProviderConfig(Strict):
     stream_usage: bool = True
     """Whether a stream's usage may be asked of it by `stream_options`."""
     dialect: DialectConfig = DialectConfig()
+    """What it takes beside its protocol's current version."""
     base_url: BaseUrl | None = None
+    """Such as https://host/v1; this or the next."""
     base_url_env: EnvName | None = None
     """Variable that holds the base URL; the provider is off while it is unset or empty."""
     api_key_env: EnvName | None = None
@@ -76,11 +77,14 @@ class StandIns(Strict):
     """Who answers for a pool none of whose providers is on, so that routing works without keys."""
 
     default: ModelName
+    """For every task that is not named below."""
     tasks: dict[TaskName, ModelName] = Field(default_factory=dict)
+    """By task."""
 
 
 class _Checkpoint(Strict):
     checkpoint: Path
+    """Folder of a routing model: its manifest, and weights or an adapter."""
     base: Path | None = None
     """Folder of the base weights; left out, the command line provides them."""
     max_waiting: Annotated[int, Field(ge=1)] = 64
@@ -93,15 +97,20 @@ class EmbeddedConfig(_Checkpoint):
     """The routing model in this process, by transformers, on the CPU."""
 
     kind: Literal["embedded"] = "embedded"
+    """This engine."""
     threads: Annotated[int, Field(ge=1, le=256)] = 2
+    """CPU threads of a forward pass."""
     cache_mb: Annotated[int, Field(ge=0)] = 512
+    """MB of 2^20 bytes for the prefixes of routers and of live conversations."""
 
 
 class VllmConfig(_Checkpoint):
     """The routing model in vLLM, whose engine core this server starts and watches."""
 
     kind: Literal["vllm"]
+    """This engine."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the weights in vLLM's memory; auto is the checkpoint's own."""
     hang_s: Seconds = 60
     """A decision that takes longer means that vLLM hangs: it is started anew."""
     options: dict[str, Any] = Field(default_factory=dict)
@@ -112,12 +121,15 @@ class EndpointsConfig(_Checkpoint):
     """The routing model at `vllm serve` endpoints that all serve the checkpoint's export."""
 
     kind: Literal["endpoints"]
+    """This engine."""
     urls: Annotated[list[BaseUrl], Field(min_length=1)]
     """Base URLs without /v1."""
     model: str | None = None
     """The name they serve it by; asked of them if left out."""
     api_key_env: EnvName | None = None
+    """Variable that holds their key, if they want one."""
     timeout_s: Seconds = 30
+    """Of one call to an endpoint."""
 
 
 def _embedded_by_default(raw: Any) -> Any:
@@ -152,12 +164,15 @@ class Limits(Strict):
     """Bounds of one request."""
 
     body_bytes: Annotated[int, Field(gt=0)] = 32 * 2**20
+    """Of a request."""
     answer_bytes: Annotated[int, Field(gt=0)] = 64 * 2**20
     """Of an answer that is not streamed: it is held until it is whole."""
     decision_timeout_ms: Annotated[float, Field(gt=0)] = 2000
+    """After which a request goes to its fallbacks undecided."""
     remembered_decisions: Annotated[int, Field(ge=0)] = 10_000
     """Asked again about the same turn, as in a tool loop, the router answers from memory."""
     connect_s: Seconds = 5
+    """To an upstream."""
     keepalive_s: Seconds = 4
     """An idle connection to an upstream is kept so long; less than upstreams themselves keep it,
     or a request could meet one that is just being closed."""
@@ -175,6 +190,7 @@ class FailoverConfig(Strict):
     statuses: frozenset[Annotated[int, Field(ge=400, le=599)]] = frozenset(
         {401, 402, 403, 404, 408, 409, 425, 429, *range(500, 600)}
     )
+    """HTTP statuses of an upstream."""
     context_length: bool = True
     """Also where the prompt is too long for the model: another may hold it."""
     content_policy: bool = True
@@ -189,6 +205,7 @@ class BreakerConfig(Strict):
     open_s: Seconds = 5
     """For the first time; doubled at each failed probe, and jittered down to its half."""
     open_max_s: Seconds = 120
+    """Doubling ends here."""
     probe_s: Seconds = 30
     """A probe that has told nothing for so long no longer keeps the next away."""
     retry_after_max_s: Seconds = 300
@@ -199,6 +216,7 @@ class LocalUpstream(Strict):
     """The base model as a chat upstream on this machine, started and stopped with the server."""
 
     enabled: bool = False
+    """Whether it is started, where the variable below is unset."""
     port: Annotated[int, Field(ge=0, le=65535)] = 0
     """0 picks a free one."""
     base: Path | None = None
@@ -211,7 +229,11 @@ class ServerConfig(Strict):
     """A whole file."""
 
     listen: Listen = Listen()
+    """Address, port, processes."""
+    drain: DrainConfig = DrainConfig()
+    """How the server ends."""
     engine: EngineConfig | None = None
+    """What runs the routing model, by `kind`; embedded where none is given."""
     presets: Path | None = None
     """Folder of preset files."""
     preset_routers: list[str] = Field(default_factory=list)
@@ -219,17 +241,35 @@ class ServerConfig(Strict):
     routers: list[Router] = Field(default_factory=list)
     """The owner's own routers, in the form of the routers' CRUD body."""
     providers: dict[ProviderName, ProviderConfig] = Field(default_factory=dict)
+    """Upstreams by name; any `provider/model` is served."""
     models: dict[ModelName, ModelConfig] = Field(default_factory=dict)
+    """Public names of models, and what is known of them."""
     stand_ins: StandIns | None = None
+    """Who answers where no model of a router is switched on."""
     latency: LatencyConfig = LatencyConfig()
+    """How expected times are known."""
     prices: PricesConfig = PricesConfig()
+    """Where prices come from that `models` does not give."""
     limits: Limits = Limits()
+    """Sizes and times of requests and answers."""
     failover: FailoverConfig = FailoverConfig()
+    """After which errors the next model is asked."""
     breaker: BreakerConfig = BreakerConfig()
+    """When a failing model is left alone."""
+    sessions: SessionsConfig = SessionsConfig()
+    """How requests that belong together keep their model."""
     local_upstream: LocalUpstream = LocalUpstream()
+    """A small chat model on this machine."""
     access: AccessConfig = AccessConfig()
+    """Who may call."""
     storage: StorageConfig | None = None
-    """Left out, nothing outlives the server: routers are those of this file alone."""
+    """Left out, nothing outlives the server: routers are this file's, and no keys are kept."""
+    records: RecordsConfig = RecordsConfig()
+    """Needs `storage`; without one nothing is recorded."""
+    tracing: TracingConfig = TracingConfig()
+    """OpenTelemetry's traces."""
+    logging: LoggingConfig = LoggingConfig()
+    """What is logged."""
 
     @model_validator(mode="after")
     def _known_providers(self) -> Self:
@@ -238,6 +278,8 @@ class ServerConfig(Strict):
                 raise ValueError(f"models.{name}.provider: no provider {model.provider!r}")
         if self.preset_routers and self.presets is None:
             raise ValueError("preset_routers: needs presets, the folder of preset files")
+        if self.records.text.store and self.storage is None:
+            raise ValueError("records.text.store: needs storage, where texts are to be kept")
         return self
 
 

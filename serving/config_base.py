@@ -41,4 +41,4 @@ Seconds = Annotated[float, Field(gt=0)]
 class Strict(BaseModel):
     """Base of everything in the file: an unknown key is an error, not silence."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)

@@ -17,7 +17,9 @@ class Price(Strict):
     """US dollars per million tokens."""
 
     input: Dollars
+    """Of input that no cache held."""
     output: Dollars
+    """Of output, reasoning included."""
     cached_input: Dollars | None = None
     """Of input that the provider's prompt cache held; left out, as other input."""
     cache_write: Dollars | None = None
@@ -31,18 +33,23 @@ class ModelConfig(Strict):
     """
 
     provider: ProviderName
+    """One of `providers`."""
     model: Annotated[str, Field(min_length=1, max_length=255)]
     """The upstream's own name for it."""
     price: Price | None = None
+    """Left out, what genai-prices knows."""
     context_tokens: Tokens | None = None
     """Prompt and answer together; left out, what genai-prices knows."""
     max_output_tokens: Tokens | None = None
+    """Of one answer."""
     vision: bool | None = None
     """Whether it takes images."""
     audio: bool | None = None
+    """Whether it takes sound."""
     files: bool | None = None
     """Whether it takes documents such as PDF."""
     tools: bool | None = None
+    """Whether it can call tools."""
     structured_output: bool | None = None
     """Whether it can be held to JSON or a JSON schema."""
     tags: dict[Tag, Tag] = Field(default_factory=dict)
@@ -64,7 +71,9 @@ class PrometheusConfig(Strict):
     url: BaseUrl
     """Prometheus' own base URL, without /api/v1."""
     query: Annotated[str, Field(min_length=1, max_length=4000)]
+    """In PromQL."""
     refresh_s: Seconds = 30
+    """How often it is asked."""
     token_env: EnvName | None = None
     """Variable that holds a bearer token, where Prometheus wants one."""
 

@@ -13,7 +13,12 @@ SQLITE_FILE = "sqlite:///"
 
 
 class StorageConfig(Strict):
-    """A database for routers, keys and records."""
+    """A database for routers, keys and records.
+
+    Routers that `/v2/gen-ai/models/routers` keeps here stand beside those of the configuration
+    file. The file wins: its routers cannot be changed through the API, and a stored router of the
+    same name is not served while the file has it.
+    """
 
     url: str = "sqlite:///pointsman.db"
     """`sqlite:///file`, relative to the configuration file, or `postgresql://user@host/database`,

@@ -16,7 +16,7 @@ from routing.conversation import Conversation
 from routing.decision import Decision
 from routing.errors import InvalidScores
 from routing.tasks import NONE, Route
-from serving.engine.base import Engine, EngineBusy
+from serving.engine.base import Engine, EngineBusy, EngineFacts
 from serving.memo import DecisionMemo
 
 Reason = Literal[
@@ -43,10 +43,16 @@ class Outcome:
     decision: Decision | None
     reason: Reason | None
     milliseconds: float
+    remembered: bool = False
+    """Whether the decision was made for an earlier request about the same turn."""
+    facts: EngineFacts | None = None
+    """Of the engine as it was asked."""
+    kept: str | None = None
+    """The task of the request's session, where the engine was not asked."""
 
     @property
     def route(self) -> str | None:
-        return self.decision.route if self.decision else None
+        return self.decision.route if self.decision else self.kept
 
 
 class Decider:
@@ -79,6 +85,13 @@ class Decider:
         """Why the engine did not start, in words for the owner; None while it may yet."""
         return self._failure
 
+    @property
+    def state(self) -> str | None:
+        """Why the engine cannot decide now, in words for the owner; None if it can."""
+        if self._ready:
+            return self.trouble
+        return "failed to start" if self._failure else self.engine.trouble() or "loading"
+
     async def start(self) -> None:
         """Load the engine; a failure is logged and remembered, requests go to fallbacks."""
         try:
@@ -97,27 +110,40 @@ class Decider:
     async def decide(self, routes: Sequence[Route], conversation: Conversation) -> Outcome:
         """The engine's decision about the last user turn, or the reason for having none."""
         started = time.perf_counter()
-        decision, reason = await self._ask(routes, conversation)
+        facts = self.engine.facts()
+        decision: Decision | None = None
+        remembered = False
+        reason = self._obstacle(conversation)
+        if reason is None:
+            asked = conversation.up_to_last_user_turn()
+            key = self.memo.key(facts.version, routes, asked)
+            decision = self.memo.get(key)
+            remembered = decision is not None
+            if decision is None:
+                decision, reason = await self._ask(routes, asked)
+                if decision is not None:
+                    self.memo.put(key, decision)
+        if decision is not None and decision.route is None:
+            reason = "no_task_matches"
         milliseconds = (time.perf_counter() - started) * 1000
         self.counts[reason or "decided"] += 1
         self.observe(milliseconds)
-        return Outcome(decision, reason, milliseconds)
+        return Outcome(decision, reason, milliseconds, remembered, facts)
 
-    async def _ask(
-        self, routes: Sequence[Route], conversation: Conversation
-    ) -> tuple[Decision | None, Reason | None]:
+    def _obstacle(self, conversation: Conversation) -> Reason | None:
+        """Why the engine need not be asked."""
         if not conversation.has_user_text:
-            return None, "no_text"
+            return "no_text"
         if not self.ready:
-            return None, "engine_not_ready"
+            return "engine_not_ready"
         if len(self._abandoned) >= MAX_ABANDONED:
             log.error("routing_failed", reason="engine_error", error="decisions do not stop")
-            return None, "engine_error"
-        asked = conversation.up_to_last_user_turn()
-        key = self.memo.key(self.engine.version, routes, asked)
-        known = self.memo.get(key)
-        if known is not None:
-            return known, None if known.route is not None else "no_task_matches"
+            return "engine_error"
+        return None
+
+    async def _ask(
+        self, routes: Sequence[Route], asked: Conversation
+    ) -> tuple[Decision | None, Reason | None]:
         # Not asyncio.timeout, which would wait for an engine that swallows its cancellation.
         task = asyncio.ensure_future(self.engine.decide(routes, asked))
         try:
@@ -130,7 +156,7 @@ class Decider:
             log.warning("routing_failed", reason="decision_timeout")
             return None, "decision_timeout"
         try:
-            decision = check_decision(task.result(), routes)
+            return check_decision(task.result(), routes), None
         except EngineBusy:
             log.warning("routing_failed", reason="engine_busy")
             return None, "engine_busy"
@@ -138,8 +164,6 @@ class Decider:
             # Only where it happened: an engine's message may hold a piece of the prompt.
             log.error("routing_failed", reason="engine_error", error=where_raised(error))
             return None, "engine_error"
-        self.memo.put(key, decision)
-        return decision, None if decision.route is not None else "no_task_matches"
 
     def _abandon(self, task: asyncio.Task[Decision]) -> None:
         task.cancel()

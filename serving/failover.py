@@ -18,6 +18,7 @@ from serving.outgoing import Sendable
 from serving.protocols.base import Protocol, Untranslatable
 from serving.protocols.errors import error_body_for, reshape
 from serving.retry_after import retry_after_s
+from serving.tracing.notes import RequestTrace
 from serving.upstream import Answer, ErrorAnswer, UpstreamFailure, Upstreams
 
 PENDING = "pending"
@@ -40,6 +41,8 @@ class Trail:
     """The attempts of one request so far; readable while it is under way."""
 
     attempts: list[Attempt] = field(default_factory=list)
+    trace: RequestTrace | None = None
+    """Where traces are wanted."""
 
     @property
     def model(self) -> str | None:
@@ -127,11 +130,12 @@ class Failover:
             return None
         started = time.perf_counter()
         number = len(trail.attempts)
+        if trail.trace is not None:
+            call = trail.trace.ask(call, number, target)
         trail.attempts.append(Attempt(target.name, PENDING))
         self.breakers.asked(target.name)
         try:
-            async with asyncio.timeout_at(deadline):
-                answer = await self.upstreams.ask(target, call, outgoing.fields)
+            answer = await self.upstreams.ask(target, call, outgoing.fields, deadline=deadline)
         except UpstreamFailure as failure:
             label = failure.label
             wait = retry_after_s(failure.retry_after)
@@ -142,9 +146,6 @@ class Failover:
                 self.breakers.succeeded(target.name)
             else:
                 self.breakers.failed(target.name, retry_after_s=wait)
-        except TimeoutError:
-            label = "timeout"
-            self.breakers.failed(target.name)
         except BaseException:
             self.breakers.abandoned(target.name)
             raise

@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from urllib.parse import quote
 
 from serving.decider import Outcome
 from serving.failover import Attempt
+from serving.sessions.visit import SessionFacts
 
 ROUTE = "x-model-router-selected-route"
 ROUTER = "x-pointsman-router"
@@ -20,6 +22,12 @@ ATTEMPTS = "x-pointsman-attempts"
 COST = "x-pointsman-cost"
 """US dollars of the answer, where it is whole and its usage and price are known."""
 TRACE_ID = "x-pointsman-trace-id"
+SESSION = "x-pointsman-session"
+PINNED = "x-pointsman-pinned"
+SWITCHED = "x-pointsman-switched"
+SESSION_REASON = "x-pointsman-session-reason"
+SESSION_SAVED = "x-pointsman-session-saved"
+"""US dollars that the session's models saved it by keeping their caches; of a stream, before it."""
 
 NO_ROUTE = "none"
 """Value of the route header where no task was chosen; tasks cannot be called so."""
@@ -30,6 +38,7 @@ _IN_LIST = _PLAIN.translate(str.maketrans("", "", ",= "))
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
+@lru_cache(maxsize=1024)
 def escaped(text: str, *, plain: str = _PLAIN) -> str:
     """Percent-encoded UTF-8 wherever it is not printable ASCII."""
     return quote(text, safe=plain, errors="replace")
@@ -57,6 +66,17 @@ def attempt_headers(attempts: Sequence[Attempt]) -> dict[str, str]:
     tried = ", ".join(f"{escaped(a.model, plain=_IN_LIST)}={a.result}" for a in attempts)
     asked = next((a.model for a in reversed(attempts) if a.asked), None)
     return {**({MODEL: escaped(asked)} if asked else {}), ATTEMPTS: tried}
+
+
+def session_headers(facts: SessionFacts) -> dict[str, str]:
+    """Which session the request belongs to, and what became of its model."""
+    return {
+        SESSION: facts.session_id,
+        PINNED: "true" if facts.pinned else "false",
+        SWITCHED: "true" if facts.switched else "false",
+        SESSION_REASON: facts.reason,
+        SESSION_SAVED: f"{facts.saved:.8f}",
+    }
 
 
 def trace_id(traceparent: str | None) -> str:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from hashlib import blake2b
 
 from routing.conversation import Conversation
 from routing.decision import Decision
 from routing.tasks import Route
+from serving.digest import digest_of_texts
 
 Key = bytes
 
@@ -31,19 +31,13 @@ class DecisionMemo:
     @staticmethod
     def key(version: str, routes: Sequence[Route], conversation: Conversation) -> Key:
         """A digest of all that a decision depends on: the checkpoint, the routes, what was said."""
-        digest = blake2b(digest_size=16)
-        fields = [version]
+        texts = [version]
         for route in routes:
-            fields += (route.name, route.description)
-        fields.append("")
+            texts += (route.name, route.description)
+        texts.append("")
         for turn in conversation.turns:
-            fields += (turn.role, turn.text)
-        for text in fields:
-            encoded = text.encode("utf-8", "surrogatepass")
-            # With lengths, or two texts could be cut at another place and look alike.
-            digest.update(b"%d:" % len(encoded))
-            digest.update(encoded)
-        return digest.digest()
+            texts += (turn.role, turn.text)
+        return digest_of_texts(texts)
 
     def get(self, key: Key) -> Decision | None:
         """The decision, if it is still remembered."""

@@ -1,48 +1,32 @@
-"""Starts the server: local upstream, application, granian; prints a call that works; stops all."""
+"""Starts the server: local upstream, then one process or several; prints a call that works; stops
+all."""
 
 from __future__ import annotations
 
 import asyncio
-import errno
-import gc
-import json
 import os
-import shlex
-import signal
-import socket
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import structlog
-from fastapi import FastAPI
-from granian.constants import Interfaces
-from granian.log import LogLevels
-from granian.server.embed import Server
 
-from routing.tasks import ROUTER_PREFIX
 from serving import logs
 from serving.access.exposure import check_exposure
-from serving.app import create_app
 from serving.config import EngineKind, ServerConfig, load_config, with_engine
-from serving.engine.base import Engine
+from serving.engine.base import EngineFactory
 from serving.errors import ConfigError
-from serving.local_process import POLL_S, LocalUpstreamProcess, answers, free_port
-
-GRACE_S = 15.0
-"""Requests under way may take this long to end after a stop signal."""
-BACKLOG = 1024
-GC_NEW_OBJECTS = 20_000
-"""New objects that set off a collection of the young: some hundred requests' worth."""
+from serving.listening import check_port_free, curl_example, reachable_url
+from serving.local_process import POLL_S, LocalUpstreamProcess, free_port
+from serving.service_manager import tell_service_manager
+from serving.stopping import StopSignals
 
 log = structlog.get_logger("pointsman")
 
-
-class PortBusy(RuntimeError):
-    """Another process listens on the port."""
+Service = Callable[[StopSignals], Awaitable[None]]
+"""Serves until it is told to stop."""
 
 
 def serve(
@@ -50,36 +34,45 @@ def serve(
     *,
     host: str | None = None,
     port: int | None = None,
+    workers: int | None = None,
     base: Path | None = None,
     checkpoint: Path | None = None,
     kind: EngineKind | None = None,
-    engine: Engine | None = None,
+    make_engine: EngineFactory | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> None:
     """Serve a configuration file until SIGINT or SIGTERM.
 
-    `host`, `port`, `checkpoint` and `kind` of engine override the file's. `base` is the folder of
-    the base weights, for the engine and for the local upstream, where the file gives none; `engine`
-    replaces the configured one.
+    `host`, `port`, `workers`, `checkpoint` and `kind` of engine override the file's. `base` is the
+    folder of the base weights, for the engine and for the local upstream, where the file gives
+    none; the engine that `make_engine` makes replaces the configured one, and with several workers
+    must be a function of a module.
     Raises ConfigError, PortBusy or UnsupportedCheckpoint, each with a message for the owner, before
     anything is served.
     """
-    logs.configure()
     config = with_overrides(
-        load_config(config_path), host=host, port=port, base=base, checkpoint=checkpoint, kind=kind
+        load_config(config_path),
+        host=host,
+        port=port,
+        workers=workers,
+        base=base,
+        checkpoint=checkpoint,
+        kind=kind,
     )
+    logs.configure(config.logging.level)
     check_port_free(config.listen.host, config.listen.port)
     environ = dict(os.environ if environ is None else environ)
     check_exposure(config, environ)
     local = _local_upstream(config, environ)
     if local is not None:
         environ[config.local_upstream.url_env] = local.base_url
-    app = create_app(config, engine=engine, environ=environ)
-    # What is loaded now stays; a full collection over it would stall requests again and again.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GC_NEW_OBJECTS, 20, 50)
-    _run(_serve(app, config, local))
+    if config.listen.workers > 1:
+        from serving.workers.supervisor import Supervisor
+
+        service: Service = Supervisor(config, environ, make_engine).run
+    else:
+        service = _alone(config, environ, make_engine)
+    run_loop(_serve(service, config, local))
 
 
 def with_overrides(
@@ -88,6 +81,7 @@ def with_overrides(
     host: str | None,
     port: int | None,
     base: Path | None,
+    workers: int | None = None,
     checkpoint: Path | None = None,
     kind: EngineKind | None = None,
 ) -> ServerConfig:
@@ -96,7 +90,9 @@ def with_overrides(
     address = host or listen.host
     number = listen.port if port is None else port
     update: dict[str, object] = {
-        "listen": listen.model_copy(update={"host": address, "port": number or free_port(address)}),
+        "listen": type(listen)(
+            host=address, port=number or free_port(address), workers=workers or listen.workers
+        ),
     }
     if config.engine is not None:
         update["engine"] = with_engine(config.engine, base, checkpoint, kind)
@@ -105,55 +101,30 @@ def with_overrides(
     return config.model_copy(update=update)
 
 
-def check_port_free(host: str, port: int) -> None:
-    """Raise PortBusy if somebody listens there.
-
-    Needed because granian listens with SO_REUSEPORT: a second server would share the port silently.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise PortBusy(f"cannot listen on {host}:{port}: {error.strerror}") from None
-            raise PortBusy(
-                f"port {port} on {host} is in use; choose another, as in: make serve PORT=8081"
-            ) from None
+def run_loop(main: Awaitable[None]) -> None:
+    """Run it on an event loop of the quicker kind, where there is one."""
+    try:
+        import uvloop
+    except ImportError:  # not on every platform
+        asyncio.run(main)  # type: ignore[arg-type]
+    else:
+        uvloop.run(main)  # type: ignore[arg-type]
 
 
-def make_server(app: FastAPI, host: str, port: int) -> Server:
-    """A granian server on the running event loop: one process, so one engine."""
-    return Server(
-        app,
-        address=host,
-        port=port,
-        interface=Interfaces.ASGI,
-        websockets=False,
-        backlog=BACKLOG,
-        log_level=LogLevels.error,
-    )
+def _alone(
+    config: ServerConfig, environ: Mapping[str, str], make_engine: EngineFactory | None
+) -> Service:
+    """Everything in this process."""
+    from serving.app import create_app
+    from serving.worker import serve_application, settle_memory
 
+    app = create_app(config, engine=make_engine() if make_engine else None, environ=environ)
+    settle_memory()
 
-def reachable_url(config: ServerConfig) -> str:
-    """Where a client on this machine finds the server."""
-    host = config.listen.host
-    shown = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104
-    shown = f"[{shown}]" if ":" in shown else shown
-    return f"http://{shown}:{config.listen.port}"
+    async def run(stop: StopSignals) -> None:
+        await serve_application(app, config.listen, config.drain, stop)
 
-
-def curl_example(config: ServerConfig, router: str) -> str:
-    """A command line that asks a router for an answer."""
-    body = {
-        "model": f"{ROUTER_PREFIX}{router}",
-        "messages": [{"role": "user", "content": "Write a function that reverses a string."}],
-    }
-    return (
-        f"curl -i {reachable_url(config)}/v1/chat/completions"
-        f" -H 'content-type: application/json' -d {shlex.quote(json.dumps(body))}"
-    )
+    return run
 
 
 def _local_upstream(
@@ -167,84 +138,67 @@ def _local_upstream(
     return LocalUpstreamProcess(section.base, section.port)
 
 
-@dataclass(frozen=True, slots=True)
-class _Running:
-    server: Server
-    task: asyncio.Task[None]
-    stopping: asyncio.Event
-
-
-async def _serve(app: FastAPI, config: ServerConfig, local: LocalUpstreamProcess | None) -> None:
-    server = make_server(app, config.listen.host, config.listen.port)
-    running = _Running(server, asyncio.create_task(server.serve()), asyncio.Event())
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, running.stopping.set)
-    supervisor: asyncio.Task[None] | None = None
+async def _serve(
+    service: Service, config: ServerConfig, local: LocalUpstreamProcess | None
+) -> None:
+    stop = StopSignals()
+    stop.install()
+    helpers: list[asyncio.Future[Any]] = []
+    serving = asyncio.ensure_future(service(stop))
     try:
         if local is not None:
             local.start()
-        stop = asyncio.create_task(running.stopping.wait())
-        ready = asyncio.create_task(_announce(app, config, local))
-        await asyncio.wait({ready, stop, running.task}, return_when=asyncio.FIRST_COMPLETED)
-        if ready.done():
+        ready = asyncio.ensure_future(_announce(config, local))
+        helpers.append(ready)
+        asked = asyncio.ensure_future(stop.asked.wait())
+        helpers.append(asked)
+        await asyncio.wait({ready, asked, serving}, return_when=asyncio.FIRST_COMPLETED)
+        if ready.done() and not asked.done() and not serving.done():
             ready.result()
             if local is not None:
-                supervisor = asyncio.create_task(local.supervise())
-            await asyncio.wait({stop, running.task}, return_when=asyncio.FIRST_COMPLETED)
-        ready.cancel()
-        stop.cancel()
+                helpers.append(asyncio.ensure_future(local.supervise()))
+            await asyncio.wait({asked, serving}, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        if supervisor is not None:
-            supervisor.cancel()
-        await _stop(running)
-        if local is not None:
-            local.stop()
+        tell_service_manager("STOPPING=1")
+        for helper in helpers:
+            helper.cancel()
+        if not stop.asked.is_set():
+            stop.stop()
+        try:
+            await serving
+        finally:
+            if local is not None:
+                local.stop()
 
 
-async def _announce(app: FastAPI, config: ServerConfig, local: LocalUpstreamProcess | None) -> None:
+async def _announce(config: ServerConfig, local: LocalUpstreamProcess | None) -> None:
     """Wait until everything answers, then say how to call it."""
-    gateway = app.state.gateway
     if local is not None:
         await local.wait_until_ready()
-    url = reachable_url(config)
+    url = reachable_url(config.listen)
     async with aiohttp.ClientSession() as session:
-        while not await answers(session, f"{url}/readyz"):
-            if gateway.decider.failure:
+        while (state := await _engine_state(session, url)) != "ready":
+            if state == "failed to start":
                 print(  # for the person at the terminal; the log has it too
-                    f"The routing model did not start: {gateway.decider.failure}\n"
+                    "The routing model did not start; the log says why.\n"
                     "Requests go to the routers' fallback models.",
                     file=sys.stderr,
                 )
                 break
             await asyncio.sleep(POLL_S)
-    if gateway.routers:
+    tell_service_manager("READY=1")
+    routers = [*config.preset_routers, *(router.name for router in config.routers)]
+    if routers:
         print(
-            f"\nServing on {url}. Try:\n\n{curl_example(config, next(iter(gateway.routers)))}\n",
-            flush=True,
+            f"\nServing on {url}. Try:\n\n{curl_example(config.listen, routers[0])}\n", flush=True
         )
 
 
-async def _stop(running: _Running) -> None:
-    """Let requests under way end, within a limit; a second signal cuts it short."""
-    running.stopping.clear()
-    running.server.stop()
-    again = asyncio.create_task(running.stopping.wait())
-    done, _ = await asyncio.wait(
-        {running.task, again}, timeout=GRACE_S, return_when=asyncio.FIRST_COMPLETED
-    )
-    again.cancel()
-    if running.task not in done:
-        log.warning("stopped_with_requests_under_way")
-        running.task.cancel()
-    with suppress(asyncio.CancelledError):
-        await running.task
-
-
-def _run(main: object) -> None:
+async def _engine_state(session: aiohttp.ClientSession, url: str) -> str | None:
+    """What `/readyz` says of the engine; None while nobody answers."""
+    limit = aiohttp.ClientTimeout(total=5)
     try:
-        import uvloop
-    except ImportError:  # not on every platform
-        asyncio.run(main)  # type: ignore[arg-type]
-    else:
-        uvloop.run(main)  # type: ignore[arg-type]
+        async with session.get(f"{url}/readyz", timeout=limit) as response:
+            return str((await response.json())["parts"]["engine"])
+    except (aiohttp.ClientError, OSError, TimeoutError):
+        return None

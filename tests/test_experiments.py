@@ -82,6 +82,35 @@ def test_rows_are_made_once_and_written_as_a_table(
     assert calls == []
 
 
+def test_a_row_may_measure_the_run_of_another_in_its_own_way(
+    tmp_path: Path, calls: list[tuple[str, ...]]
+) -> None:
+    measured = (
+        "  - {name: three, data: nano-authored, recipe: nano-lora, run_of: one,"
+        " measure: {averaged_orders: 2, prior_correction: false}}"
+    )
+    (tmp_path / "rows.yaml").write_text(
+        ROWS.replace("  - {name: two", f"{measured}\n  - {{name: two")
+    )
+    chosen = load_experiments(tmp_path / "rows.yaml")
+    table = run_experiments(chosen, [tmp_path / "bench.jsonl"], tmp_path)
+    trained = [call for call in calls if call[0] == "train"]
+    assert len(trained) == 2
+    last = [call for call in calls if call[0] == "eval"][1]
+    assert last[last.index("--checkpoint") + 1] == str(tmp_path / "one" / "run" / "checkpoint")
+    assert last[last.index("--averaged-orders") + 1] == "2"
+    assert "--no-prior-correction" in last
+    assert "1,234" in table.splitlines()[3]
+
+    (tmp_path / "rows.yaml").write_text(
+        ROWS.replace(
+            "  - {name: two", f"{measured.replace('run_of: one', 'run_of: four')}\n  - {{name: two"
+        )
+    )
+    with pytest.raises(InvalidRecord, match="no row 'four' is trained"):
+        load_experiments(tmp_path / "rows.yaml")
+
+
 def test_bad_files_are_named(tmp_path: Path, calls: list[tuple[str, ...]]) -> None:
     (tmp_path / "rows.yaml").write_text(ROWS.replace("recipe: nano-full", "recipes: x"))
     with pytest.raises(InvalidRecord, match=r"rows\.yaml: rows\.1\.recipe"):

@@ -42,7 +42,7 @@ class ModelDecider:
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._model = model.to(self._device)
         self._layout = layout
-        self._calibration = calibration
+        self.calibration = calibration
         self._batch_tokens = batch_tokens
         self._encoder = encoder
 
@@ -80,7 +80,7 @@ class ModelDecider:
         while window := list(islice(stream, 64)):
             for record, scores in zip(window, self.scores(window), strict=True):
                 names = [route.name for route in record.routes]
-                yield [decide(names, row, self._calibration) for row in scores]
+                yield [decide(names, row, self.calibration) for row in scores]
 
     def scores(self, records: list[ConversationRecord]) -> list[list[Scores]]:
         """Uncalibrated scores [K+1] of every label of every record."""

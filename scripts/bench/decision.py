@@ -75,7 +75,7 @@ def main() -> None:
 async def _measure(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     from scripts.base_model import ensure_base
     from scripts.bench.server_share import server_share
-    from serving.engine.checkpoint import read_contract
+    from serving.engine.contract import read_contract
     from serving.engine.merged import merged_folder
 
     start = time.perf_counter()
@@ -137,8 +137,8 @@ async def _variants(
     checkpoint: Path, base: Path | None, folders: dict[str, Path], cache: int, answers: list[str]
 ) -> AsyncIterator[dict[str, Variant]]:
     from serving.config import VllmConfig
-    from serving.engine.checkpoint import read_contract
     from serving.engine.configured import configured_engine
+    from serving.engine.contract import read_contract
     from serving.engine.vllm.engine import VllmEngine
     from serving.engine.vllm.generated import answer_schema, answer_tokens, question
     from serving.engine.vllm.in_process import InProcessReader, VllmSettings

@@ -15,7 +15,7 @@ what is not cached, cutting up keys and values, the softmax.
     answered          routes and history cached, but for the assistant's answer before the new turn:
                       what the next turn of a live conversation costs
     prefix_warm       routes cached, history and new turn computed
-    cold              nothing cached
+    cold              nothing cached, vectors of the routes' texts neither
     first_turn_warm   routes cached, no history: the first turn of a conversation
     first_turn_cold   nothing cached, no history
 
@@ -101,7 +101,8 @@ def main() -> None:
     import torch
 
     from scripts.base_model import ensure_base
-    from serving.engine.checkpoint import load_model, read_contract
+    from serving.engine.checkpoint import load_model
+    from serving.engine.contract import read_contract
     from serving.engine.prefixes import PrefixMemo
     from serving.engine.scorer import Scorer
 
@@ -120,6 +121,8 @@ def main() -> None:
         for case, prepare in CASES.items():
             scorer = uncached if case in COLD_CASES else cached
             conversation = prepare(scorer.decide, texts)
+            if case in COLD_CASES:
+                scorer.forget()  # the encoder's vectors of the routes, too
             before = scorer.metrics().tokens_computed
             time.sleep(arguments.rest)
             start = time.perf_counter()

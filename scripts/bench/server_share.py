@@ -68,7 +68,7 @@ async def server_share(checkpoint: Path, base: Path | None, texts: Texts) -> flo
     from serving.app import create_app
     from serving.config import EmbeddedConfig, Limits, ServerConfig
     from serving.engine.embedded import EmbeddedEngine
-    from serving.run import make_server
+    from serving.listening import make_server
 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -55,7 +55,8 @@ def main() -> None:
 
 async def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
     from scripts.base_model import ensure_base
-    from serving.engine.checkpoint import load_model, read_contract
+    from serving.engine.checkpoint import load_model
+    from serving.engine.contract import read_contract
     from serving.engine.encoder import shortlist_embedder
     from serving.engine.prefixes import PrefixMemo
     from serving.engine.scorer import Scorer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -14,9 +15,15 @@ from serving.api import schemas
 from serving.api.bodies import body_of
 from serving.api.record import principal_of
 from serving.api.relay import OrjsonResponse
-from serving.engine.switch import ChangeRefused, ChangeUnderWay, SwitchableEngine
+from serving.engine.switch import (
+    Changeable,
+    ChangeImpossible,
+    ChangeRefused,
+    ChangeUnderWay,
+)
 from serving.errors import ApiError
 from serving.gateway import Gateway
+from serving.storage.database import DatabaseDown
 
 routes = APIRouter()
 
@@ -48,17 +55,21 @@ async def change(request: Request) -> Response:
     gateway = _gateway(request)
     wanted = await body_of(request, gateway.limits, CheckpointChange)
     engine = gateway.decider.engine
-    if not isinstance(engine, SwitchableEngine):
-        raise ApiError(409, "This server's engine cannot change its checkpoint.", param=None)
+    if not isinstance(engine, Changeable):
+        raise ApiError(409, str(ChangeImpossible()))
     before = engine.version
     pools = [[pool.route for pool in router.pools] for router in gateway.routers.values()]
     try:
         version = await engine.change(wanted.checkpoint, [each for each in pools if each])
     except ChangeUnderWay as error:
         raise ApiError(409, str(error), code="change_under_way") from None
+    except ChangeImpossible as error:
+        raise ApiError(409, str(error)) from None
     except ChangeRefused as error:
         raise ApiError(422, str(error), param="checkpoint", code="checkpoint_refused") from None
     gateway.decider.started()
+    with suppress(DatabaseDown):
+        await gateway.routers.reload(retry=True)
     return OrjsonResponse({"engine": engine.name, "version": version, "previous": before})
 
 

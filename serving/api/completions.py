@@ -13,15 +13,18 @@ from starlette.responses import Response
 
 from routing.tasks import ROUTER_PREFIX
 from serving.api import schemas
+from serving.api.departure import watched
 from serving.api.record import RequestRecord, record_of
-from serving.api.relay import Departure, relayed
+from serving.api.relay import relayed
 from serving.catalogue import Target
 from serving.failover import AllFailed, Attempt
-from serving.gateway import Gateway, Plan, nothing_on
+from serving.gateway import Gateway, nothing_on
 from serving.needs import TAGS_HEADER, need_of, parse_tags
 from serving.outgoing import Outgoing
+from serving.plan import Plan
 from serving.protocols.base import Protocol
 from serving.requests import parse, read_body
+from serving.sessions.key import AFFINITY_HEADER, parse_affinity
 from serving.upstream import Answer
 
 routes = APIRouter()
@@ -56,13 +59,15 @@ async def _complete(protocol: Protocol, request: Request) -> Response:
     tags = parse_tags(request.headers.getlist(TAGS_HEADER))
     work: Plan | Target
     if routed:
-        work = gateway.plan(asked, tags=tags)
+        await gateway.prepare(asked)
+        affinity = parse_affinity(request.headers.getlist(AFFINITY_HEADER))
+        work = gateway.plan(asked, tags=tags, affinity=affinity, tenant=record.principal.tenant)
         record.exchange.need = work.need
     else:
         record.exchange.need = need_of(protocol, asked.fields, tags)
         work = gateway.served(asked.model, record.exchange.need)
     outgoing = Outgoing(protocol, asked.fields, stream=asked.stream, headers=request.headers)
-    departure = Departure(request.receive)
+    departure = watched(request)
     try:
         answer = await departure.unless(_answer(gateway, record, outgoing, work, deadline))
     except BaseException:
@@ -92,13 +97,16 @@ async def _answer(
 
 async def _decided(gateway: Gateway, record: RequestRecord, plan: Plan) -> list[Target]:
     outcome = await gateway.decide(plan)
-    record.router, record.outcome = plan.router, outcome
+    record.decided(plan, outcome)
+    record.ranked = ranked = gateway.ranking_for(plan, outcome)
     record.exchange.route = outcome.route
+    if plan.visit is not None:
+        record.exchange.ended = plan.visit.settled
     record.trail.attempts += [
         Attempt(name, reason, asked=False)
         for name, reason in gateway.passed_over(plan, outcome).items()
     ]
-    candidates = gateway.candidates(plan, outcome)
+    candidates = gateway.candidates(plan, outcome, ranked)
     if not candidates:
         raise nothing_on()
     return candidates

@@ -10,8 +10,9 @@ from starlette.responses import Response
 
 from routing.tasks import ROUTER_PREFIX
 from serving.api import schemas
+from serving.api.departure import watched
 from serving.api.record import record_of
-from serving.api.relay import Departure, relayed
+from serving.api.relay import relayed
 from serving.errors import bad_request
 from serving.failover import AllFailed
 from serving.gateway import Gateway
@@ -43,7 +44,7 @@ async def embeddings(request: Request) -> Response:
     await gateway.spending.begin(
         record.principal, record.exchange, [target], Protocol.CHAT, record.readings
     )
-    departure = Departure(request.receive)
+    departure = watched(request)
     try:
         asking = gateway.failover.ask(
             [target], Passed(PATH, fields), record.exchange, trail=record.trail, deadline=deadline

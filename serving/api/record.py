@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import structlog
-from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -16,12 +16,27 @@ from serving.access.limit_headers import limit_headers
 from serving.access.principal import ANONYMOUS, Principal
 from serving.access.rates import Reading
 from serving.accounts import Accounts, Exchange
+from serving.api.departure import Drain
 from serving.decider import Outcome, where_raised
 from serving.errors import ApiError, clipped
 from serving.failover import Trail
-from serving.headers import COST, TRACE_ID, attempt_headers, decision_headers, trace_id
+from serving.headers import (
+    COST,
+    TRACE_ID,
+    attempt_headers,
+    decision_headers,
+    session_headers,
+    trace_id,
+)
+from serving.logs import TRACE
+from serving.plan import Plan
 from serving.protocols.errors import error_body_for
+from serving.ranking import Ranked
 from serving.requests import protocol_of
+from serving.sessions.visit import SessionFacts
+
+if TYPE_CHECKING:
+    from serving.tracing.spans import Tracing
 
 SCOPE_KEY = "pointsman"
 QUIET_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -41,12 +56,27 @@ class RequestRecord:
     readings: list[Reading] = field(default_factory=list)
     """What the caller's key has left of its limits."""
     router: str | None = None
+    """Its label: `name@3`."""
+    plan: Plan | None = None
     outcome: Outcome | None = None
+    ranked: Sequence[Ranked] = ()
     trail: Trail = field(default_factory=Trail)
     stream: bool = False
     broken: str | None = None
     """Why a stream ended early."""
     status: int = 0
+
+    def decided(self, plan: Plan, outcome: Outcome) -> None:
+        """A request of this plan came out so."""
+        self.router, self.plan, self.outcome = plan.router_label, plan, outcome
+        if self.trail.trace is not None:
+            self.trail.trace.decided_ns = time.time_ns()
+
+    @property
+    def session(self) -> SessionFacts | None:
+        """What is known of its session; None for a request that has none."""
+        visit = self.plan.visit if self.plan is not None else None
+        return visit.facts(self.exchange.model) if visit is not None else None
 
     def headers(self) -> dict[str, str]:
         """Headers of the answer, whatever it is."""
@@ -55,6 +85,8 @@ class RequestRecord:
         settled = self.exchange.settled  # of a stream, not before its end
         if settled is not None and settled.cost is not None:
             headers[COST] = f"{settled.cost:.8f}"
+        if (session := self.session) is not None:
+            headers |= session_headers(session)
         return headers
 
     def log_fields(self) -> dict[str, Any]:
@@ -81,6 +113,14 @@ class RequestRecord:
             usage = settled.usage
             fields["tokens"] = [usage.input_tokens, usage.cached_tokens, usage.output_tokens]
             fields["cost"] = settled.cost
+        if (session := self.session) is not None:
+            fields |= {
+                "session": session.session_id,
+                "pinned": session.pinned,
+                "switched": session.switched,
+                "session_reason": session.reason,
+                "session_saved": round(session.saved, 8),
+            }
         if self.broken:
             fields["broken"] = self.broken
         return fields
@@ -93,6 +133,10 @@ def record_of(scope: Scope) -> RequestRecord:
     return record
 
 
+Ended = Callable[[RequestRecord, str, float], None]
+"""Told of a request at its end: its record, its path, and how many seconds it took."""
+
+
 def principal_of(scope: Scope) -> Principal:
     """Who makes the request that a scope belongs to."""
     return record_of(scope).principal
@@ -101,16 +145,24 @@ def principal_of(scope: Scope) -> Principal:
 class RequestRecorder:
     """Outermost: makes the record, adds its headers, logs one line, hides our faults."""
 
-    def __init__(self, accounts: Accounts) -> None:
+    def __init__(self, accounts: Accounts, drain: Drain, tracing: Tracing | None = None) -> None:
         self._accounts = accounts
+        self._log = log.bind()
+        self._drain = drain
+        self._tracing = tracing
+        self.listeners: list[Ended] = []
+        """Told of every request once it has been answered, whatever came of it."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, app: ASGIApp) -> None:
         """Let `app` answer an HTTP request."""
         started = time.perf_counter()
-        record = RequestRecord(
-            trace_id(Headers(scope=scope).get("traceparent")), Exchange(self._accounts)
-        )
+        found = next((v for k, v in scope["headers"] if k == b"traceparent"), None)
+        traceparent = found.decode("latin-1") if found is not None else None
+        record = RequestRecord(trace_id(traceparent), Exchange(self._accounts))
+        if self._tracing is not None:
+            record.trail.trace = self._tracing.begin(record.trace_id, traceparent)
         scope[SCOPE_KEY] = record
+        TRACE.set(record.trace_id)
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -119,6 +171,8 @@ class RequestRecorder:
                 if record.readings:
                     headers |= limit_headers(protocol_of(scope["path"]), record.readings)
                 ours = [(k.encode(), v.encode()) for k, v in headers.items()]
+                if self._drain.stopping:  # the client's next request is for another server
+                    ours.append((b"connection", b"close"))
                 message = {**message, "headers": [*message.get("headers", ()), *ours]}
             await send(message)
 
@@ -135,13 +189,16 @@ class RequestRecorder:
             await _send_fault(send_with_headers, scope)
         finally:
             record.exchange.leave(asked=record.trail.pending)
+            seconds = time.perf_counter() - started
+            for tell in self.listeners:
+                tell(record, scope["path"], seconds)
             if scope["path"] not in QUIET_PATHS or fault:
-                log.log(
+                self._log.log(
                     40 if fault else 20,
                     "request",
                     method=scope["method"],
                     path=clipped(scope["path"]),
-                    ms=round((time.perf_counter() - started) * 1000, 1),
+                    ms=round(seconds * 1000, 1),
                     **record.log_fields(),
                     **({"fault": fault} if fault else {}),
                 )

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine
 from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import Any
 
 import orjson
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from serving.api.departure import Departure, ServerStopping
 from serving.api.record import RequestRecord
 from serving.errors import ApiError
 from serving.protocols.base import Protocol
 from serving.protocols.errors import error_event
 from serving.stream import TOLD, StreamCut
+from serving.timers import TimeLimit
 from serving.upstream import Answer
-
-T = TypeVar("T")
 
 
 class OrjsonResponse(Response):
@@ -36,49 +34,10 @@ class OrjsonResponse(Response):
         return orjson.dumps(content)
 
 
-class Departure:
-    """Notices that the client has left, and cancels what is done for it; begins once the body has
-    been read."""
-
-    def __init__(self, receive: Receive) -> None:
-        self._left = False
-        self._working: asyncio.Task[Any] | None = None
-        self._task = asyncio.ensure_future(self._watch(receive))
-
-    async def _watch(self, receive: Receive) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        self._left = True
-        if self._working is not None:
-            self._working.cancel()
-
-    async def unless(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of `work`; if the client leaves first, `work` is cancelled and
-        ClientDisconnect raised."""
-        if self._left:
-            work.close()
-            raise ClientDisconnect
-        # Within this task: one of its own for each request would cost more than the whole watch.
-        task = self._working = asyncio.current_task()
-        assert task is not None
-        try:
-            return await work
-        except asyncio.CancelledError:
-            if self._left and task.uncancel() == 0:
-                raise ClientDisconnect from None
-            raise
-        finally:
-            self._working = None
-
-    def close(self) -> None:
-        """Stop watching."""
-        self._task.cancel()
-
-
 class StreamRelay(Response):
     """An upstream's events, passed on as they come until their end, a cut, or the client's leave.
 
-    A cut is told by an event of its own, and no end is made up.
+    A cut, ours too when the server stops, is told by an event of its own; no end is made up.
     """
 
     def __init__(
@@ -94,6 +53,7 @@ class StreamRelay(Response):
         self._record = record
         self._departure = departure
         self._deadline = deadline
+        self._started = False
         self.background = None
         self.status_code = answer.status
         self.body = b""
@@ -105,12 +65,19 @@ class StreamRelay(Response):
         except ClientDisconnect:
             self._record.exchange.end("client gone")
             raise
+        except ServerStopping as stopping:
+            await self._begin(send)
+            await self._tell(send, stopping.LABEL, stopping)
+            await self._finish(send)
         finally:
             self._departure.close()
             self._answer.close()
             self._record.exchange.end(self._record.broken)
 
-    async def _pump(self, send: Send) -> None:
+    async def _begin(self, send: Send) -> None:
+        if self._started:
+            return
+        self._started = True
         await send(
             {
                 "type": "http.response.start",
@@ -118,27 +85,34 @@ class StreamRelay(Response):
                 "headers": [h for h in self.raw_headers if h[0] != b"content-length"],
             }
         )
+
+    async def _pump(self, send: Send) -> None:
+        await self._begin(send)
         if self._answer.first:
             await self._send(send, self._answer.first)
         assert self._answer.rest is not None
         try:
-            async with asyncio.timeout_at(self._deadline), aclosing(self._answer.rest) as pieces:
-                async for events in pieces:
-                    await self._send(send, events)
+            with TimeLimit(self._deadline):
+                async with aclosing(self._answer.rest) as pieces:
+                    async for events in pieces:
+                        await self._send(send, events)
         except StreamCut as cut:
             await self._tell(send, cut.label)
         except TimeoutError:
             await self._tell(send, "timeout")
+        await self._finish(send)
+
+    async def _finish(self, send: Send) -> None:
         # Before the last byte: whoever has seen it finds the answer counted.
         self._record.exchange.end(self._record.broken)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _tell(self, send: Send, label: str) -> None:
+    async def _tell(self, send: Send, label: str, error: ApiError | None = None) -> None:
         self._record.broken = label
         if label == TOLD:
             return
         message = "The model's answer broke off before its end."
-        error = ApiError(502, message, "upstream_error", code=label)
+        error = error or ApiError(502, message, "upstream_error", code=label)
         await self._send(send, error_event(self._protocol, error))
 
     @staticmethod

@@ -7,12 +7,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from serving.api import schemas
+from serving.api.departure import watched
 from serving.api.record import record_of
-from serving.api.relay import Departure, OrjsonResponse
+from serving.api.relay import OrjsonResponse
 from serving.gateway import Gateway
 from serving.needs import TAGS_HEADER, parse_tags
 from serving.protocols.base import Protocol
 from serving.requests import parse, read_body
+from serving.sessions.key import AFFINITY_HEADER, parse_affinity
 
 routes = APIRouter()
 
@@ -46,17 +48,25 @@ async def _decide(protocol: Protocol, request: Request) -> Response:
     record = record_of(request.scope)
     asked = parse(protocol, await read_body(request, gateway.limits), model_required=False)
     tags = parse_tags(request.headers.getlist(TAGS_HEADER))
-    plan = gateway.plan(asked, decision_only=True, tags=tags)
-    departure = Departure(request.receive)
+    await gateway.prepare(asked)
+    affinity = parse_affinity(request.headers.getlist(AFFINITY_HEADER))
+    plan = gateway.plan(
+        asked, decision_only=True, tags=tags, affinity=affinity, tenant=record.principal.tenant
+    )
+    departure = watched(request)
     try:
         outcome = await departure.unless(gateway.decide(plan))
     finally:
         departure.close()
-    record.router, record.outcome = plan.router, outcome
+    record.decided(plan, outcome)
+    record.ranked = ranked = gateway.ranking_for(plan, outcome)
     if plan.inline:
-        models = gateway.ranked(plan, outcome)
+        models = gateway.arranged(plan, outcome, ranked)
     else:
-        models = [target.name for target in gateway.candidates(plan, outcome)]
+        models = [target.name for target in gateway.candidates(plan, outcome, ranked)]
+    if plan.visit is not None and models:
+        gateway.sessions.advised(plan.visit, models[0])
+    facts = plan.visit.facts() if plan.visit is not None else None
     decision = outcome.decision
     return OrjsonResponse(
         {
@@ -65,8 +75,11 @@ async def _decide(protocol: Protocol, request: Request) -> Response:
             "routes": decision.routes if decision else [],
             "confidence": decision.confidence if decision else None,
             "distribution": decision.distribution if decision else None,
-            "router": plan.router,
+            "router": plan.router_label,
             "reason": outcome.reason,
+            "session_id": facts.session_id if facts else None,
+            "pinned": facts.pinned if facts else False,
+            "switched": facts.switched if facts else False,
             "trace_id": record.trace_id,
         }
     )

@@ -43,6 +43,7 @@ _MESSAGES = {
     Protocol.MESSAGES: ["user", "assistant"],
 }
 _LIMIT = {"type": "integer", "minimum": 1}
+_NO_DATABASE = "The database does not answer."
 
 
 def _body(protocol: Protocol, *, decision_only: bool) -> dict[str, Any]:
@@ -73,13 +74,21 @@ def _body(protocol: Protocol, *, decision_only: bool) -> dict[str, Any]:
     return {"type": "object", "required": required, "properties": properties}
 
 
-def _described(schema: dict[str, Any], answer: str) -> dict[str, Any]:
+def _described(
+    schema: dict[str, Any], answer: str, failure: str = "No model answered."
+) -> dict[str, Any]:
     return {
         "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
+        **_responses(answer, failure),
+    }
+
+
+def _responses(answer: str, failure: str) -> dict[str, Any]:
+    return {
         "responses": {
             "200": {"description": answer},
             "4XX": {"description": "The request is at fault; the body names the field."},
-            "5XX": {"description": "No model answered."},
+            "5XX": {"description": failure},
         },
     }
 
@@ -115,11 +124,24 @@ def checkpoint_change() -> dict[str, Any]:
     return _described(schema, "The old version and the new.")
 
 
+def query(model: type[BaseModel]) -> dict[str, Any]:
+    """`openapi_extra` of a call whose query is checked by a model."""
+    schema = model.model_json_schema()
+    required = schema.get("required", [])
+    return {
+        "parameters": [
+            {"name": name, "in": "query", "required": name in required, "schema": field}
+            for name, field in schema["properties"].items()
+        ],
+        **_responses("What was found.", _NO_DATABASE),
+    }
+
+
 def of_body(kind: type[BaseModel], answer: str) -> dict[str, Any]:
-    """`openapi_extra` of a call whose body is a model that stands on its own."""
+    """`openapi_extra` of a call whose body is checked by a model, and that needs the database."""
     schema = kind.model_json_schema()
     inner = schema.pop("$defs", {})
-    return _described(_inlined(schema, inner), answer)
+    return _described(_inlined(schema, inner), answer, _NO_DATABASE)
 
 
 def _inlined(schema: Any, inner: dict[str, Any]) -> Any:

@@ -6,12 +6,13 @@ EngineError        an engine could not load or decide
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, Self
 
 from routing.conversation import Conversation, Turn
-from routing.decision import Decision
+from routing.decision import Calibration, Decision
+from routing.manifest import GeneratedReadOut, Manifest
 from routing.tasks import Route
 
 
@@ -64,6 +65,27 @@ class EngineMetrics:
         return replace(self, **sums)
 
 
+@dataclass(frozen=True, slots=True)
+class EngineFacts:
+    """What explains an engine's decisions beside their distribution."""
+
+    engine: str
+    """Its name."""
+    version: str
+    """Of the checkpoint."""
+    layout_version: int | None = None
+    """None where no layout is read, but text."""
+    calibration: Calibration | None = None
+    """How scores become a choice; None where the model chooses by itself."""
+
+    @classmethod
+    def of(cls, engine: str, manifest: Manifest) -> Self:
+        """Those of a checkpoint."""
+        if isinstance(manifest.read_out, GeneratedReadOut):
+            return cls(engine, manifest.version)
+        return cls(engine, manifest.version, manifest.layout_version, manifest.calibration)
+
+
 WARM_UP_ROUTES = (
     Route(name="code", description="Write, review or explain source code."),
     Route(name="prose", description="Write or edit a letter, an essay or a story."),
@@ -89,6 +111,10 @@ class Engine(Protocol):
         """Short id of the checkpoint."""
         ...
 
+    def facts(self) -> EngineFacts:
+        """Of the checkpoint that decides now; cheap."""
+        ...
+
     def check_routes(self, routes: Sequence[Route]) -> None:
         """Raise routing.errors.InvalidRequest if these routes cannot be laid out."""
         ...
@@ -112,3 +138,6 @@ class Engine(Protocol):
     async def close(self) -> None:
         """Give back threads and memory; safe to call twice and before `start`."""
         ...
+
+
+EngineFactory = Callable[[], Engine]

@@ -7,7 +7,6 @@ safetensors alone and no code of a checkpoint is ever run.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,31 +18,18 @@ from transformers.utils import logging as transformers_logging
 
 from routing.encoder import TEXTS_A_TURN
 from routing.errors import UnsupportedCheckpoint
-from routing.layout import Layout
 from routing.manifest import (
     GeneratedReadOut,
     IdentifierReadOut,
-    Manifest,
     PointerReadOut,
     load_manifest,
 )
 from routing.pointer import POINTER_FILE, PointerHead
-from routing.tokenizer import FileTokenizer
+from serving.engine.contract import Contract, require
 from serving.engine.encoder import Embedder, load_encoder
 from serving.engine.readout import IdentifierStrategy, PointerStrategy, ReadOutStrategy
 
-TOKENIZER_FILE = "tokenizer.json"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
-
-
-@dataclass(frozen=True)
-class Contract:
-    """The part of a checkpoint that lays conversations out; light to read."""
-
-    folder: Path
-    manifest: Manifest
-    tokenizer: FileTokenizer
-    layout: Layout
 
 
 @dataclass(frozen=True)
@@ -54,30 +40,6 @@ class RoutingModel:
     read_out: ReadOutStrategy
     embedder: Embedder | None = None
     """Of a checkpoint whose pointer reads an encoder's vectors too."""
-
-
-def read_contract(folder: Path) -> Contract:
-    """Manifest, tokenizer and layout of a folder; raises UnsupportedCheckpoint.
-
-    Files are hashed by `load_model`, so this is quick for a large checkpoint too.
-    """
-    manifest = load_manifest(folder, verify=False)
-    _require(folder, [TOKENIZER_FILE])
-    tokenizer = FileTokenizer(folder / TOKENIZER_FILE)
-    if tokenizer.size > manifest.base.vocabulary:
-        raise UnsupportedCheckpoint(
-            f"{folder / TOKENIZER_FILE} has {tokenizer.size} tokens, "
-            f"the base {manifest.base.name} only {manifest.base.vocabulary}"
-        )
-    read_out = manifest.read_out
-    identifiers = read_out.identifiers if isinstance(read_out, IdentifierReadOut) else None
-    try:
-        layout = Layout(tokenizer, manifest.budget, identifiers, version=manifest.layout_version)
-    except UnsupportedCheckpoint:
-        raise
-    except ValueError as error:
-        raise UnsupportedCheckpoint(f"{folder}: {error}") from None
-    return Contract(folder, manifest, tokenizer, layout)
 
 
 def load_model(contract: Contract, base: Path | None) -> RoutingModel:
@@ -138,7 +100,7 @@ def pointer_head(contract: Contract) -> PointerHead:
     read_out = contract.manifest.read_out
     assert isinstance(read_out, PointerReadOut)
     path = contract.folder / POINTER_FILE
-    _require(contract.folder, [POINTER_FILE])
+    require(contract.folder, [POINTER_FILE])
     head = PointerHead.load(path)
     hidden, encoder = contract.manifest.base.hidden_size, contract.manifest.encoder
     width = 0 if encoder is None else encoder.hidden_size
@@ -156,9 +118,9 @@ def pointer_head(contract: Contract) -> PointerHead:
 def _weights_folder(contract: Contract, base: Path | None) -> Path:
     folder, manifest = contract.folder, contract.manifest
     if manifest.weights == "merged":
-        _require(folder, ["config.json"])
+        require(folder, ["config.json"])
         return folder
-    _require(folder, ADAPTER_FILES)
+    require(folder, ADAPTER_FILES)
     wanted = f"{folder} is an adapter on {manifest.base.name} ({manifest.base.revision})"
     if base is None:
         raise UnsupportedCheckpoint(f"{wanted}; no base folder was given")
@@ -260,9 +222,3 @@ def _identifier_strategy(contract: Contract, model: Any) -> IdentifierStrategy:
     return IdentifierStrategy(
         tokens, rows, None if bias is None else bias[list(tokens)].float().clone().numpy()
     )
-
-
-def _require(folder: Path, names: Iterable[str]) -> None:
-    for name in names:
-        if not (folder / name).is_file():
-            raise UnsupportedCheckpoint(f"{folder} lacks {name}")

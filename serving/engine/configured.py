@@ -21,7 +21,7 @@ from serving.engine.switch import SwitchableEngine
 from serving.errors import ConfigError
 
 if TYPE_CHECKING:
-    from serving.engine.checkpoint import Contract
+    from serving.engine.contract import Contract
     from serving.engine.vllm.reader import StateReader
 
 
@@ -66,7 +66,7 @@ def configured_engine(config: EngineConfig, environ: Mapping[str, str]) -> Engin
             cache_bytes=config.cache_mb * 2**20,
             max_waiting=config.max_waiting,
         )
-    from serving.engine.checkpoint import read_contract
+    from serving.engine.contract import read_contract
     from serving.engine.merged import load_embedder, merged_folder
 
     contract = read_contract(config.checkpoint)

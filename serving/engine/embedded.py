@@ -26,9 +26,11 @@ from serving.engine.base import (
     WARM_UP_ROUTES,
     EngineBusy,
     EngineError,
+    EngineFacts,
     EngineMetrics,
 )
-from serving.engine.checkpoint import load_model, read_contract
+from serving.engine.checkpoint import load_model
+from serving.engine.contract import read_contract
 from serving.engine.prefixes import PrefixMemo
 from serving.engine.scorer import Scorer
 
@@ -57,7 +59,9 @@ class EmbeddedEngine:
     ) -> None:
         self._contract = read_contract(checkpoint)
         self._prefixes = PrefixMemo(self._contract.layout)
-        self.version = self._contract.manifest.version
+        manifest = self._contract.manifest
+        self.version = manifest.version
+        self._facts = EngineFacts.of(self.name, manifest)
         self._base = base
         self._threads = threads
         self._cache_bytes = cache_bytes
@@ -67,6 +71,9 @@ class EmbeddedEngine:
         self._submitted: set[Future[Decision]] = set()
         self._scorer: Scorer | None = None
         self._queue_seconds = 0.0
+
+    def facts(self) -> EngineFacts:
+        return self._facts
 
     def check_routes(self, routes: Sequence[Route]) -> None:
         """Raise InvalidRequest if these routes cannot be laid out within the budget."""

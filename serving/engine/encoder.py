@@ -86,6 +86,10 @@ class Embedder:
         found |= fresh
         return np.stack([found[key] for key in keys])
 
+    def forget(self) -> None:
+        """Let go of every vector."""
+        self._kept.clear()
+
     @torch.inference_mode()  # type: ignore[untyped-decorator, unused-ignore]
     def _compute(self, texts: list[str]) -> list[Array]:
         tokens = [self._tokenizer(text) for text in texts]

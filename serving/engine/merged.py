@@ -10,7 +10,8 @@ from pathlib import Path
 from routing.encoder import ENCODER_FOLDER, find_encoder
 from routing.errors import UnsupportedCheckpoint
 from routing.pointer import POINTER_FILE
-from serving.engine.checkpoint import TOKENIZER_FILE, Contract, load_weights
+from serving.engine.checkpoint import load_weights
+from serving.engine.contract import TOKENIZER_FILE, Contract
 from serving.engine.encoder import Embedder, load_encoder
 
 INDEX_FILE = "model.safetensors.index.json"

@@ -14,7 +14,8 @@ from routing.encoder import TEXTS_A_TURN, line_texts, turn_texts
 from routing.layout import EncodedTurn, Prompt, RoutePrefix
 from routing.tasks import Route
 from serving.engine.base import EngineMetrics
-from serving.engine.checkpoint import Contract, RoutingModel
+from serving.engine.checkpoint import RoutingModel
+from serving.engine.contract import Contract
 from serving.engine.forward import Forward
 from serving.engine.kv_cache import KvCache, Node, Segment
 from serving.engine.prefixes import PrefixMemo
@@ -60,8 +61,10 @@ class Scorer:
         return decide(prompt.prefix.names, scores, self._calibration)
 
     def forget(self) -> None:
-        """Empty the cache and zero the counts."""
+        """Empty the caches and zero the counts."""
         self._cache.clear()
+        if self._embedder is not None:
+            self._embedder.forget()
         self._cache.evictions = 0
         self._decisions = self._computed = self._cached = 0
 

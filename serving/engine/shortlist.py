@@ -23,7 +23,7 @@ from routing.decision import Decision
 from routing.encoder import route_text, turn_texts
 from routing.errors import RoutesTooLong
 from routing.tasks import NONE, Route
-from serving.engine.base import Engine, EngineError, EngineMetrics
+from serving.engine.base import Engine, EngineError, EngineFacts, EngineMetrics
 from serving.engine.prefixes import routes_digest
 
 Embed = Callable[[Sequence[str]], NDArray[Any]]
@@ -63,6 +63,9 @@ class ShortlistingEngine:
     @property
     def version(self) -> str:
         return self.inner.version
+
+    def facts(self) -> EngineFacts:
+        return self.inner.facts()
 
     def check_routes(self, routes: Sequence[Route]) -> None:
         """Raise InvalidRequest for routes of which too few fit the model's budget together."""

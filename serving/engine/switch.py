@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import structlog
 
@@ -13,7 +14,7 @@ from routing.decision import Decision
 from routing.errors import ContractError
 from routing.tasks import Route
 from serving.decider import check_decision
-from serving.engine.base import Engine, EngineError, EngineMetrics
+from serving.engine.base import Engine, EngineError, EngineFacts, EngineMetrics
 
 DRAIN_S = 30.0
 """Decisions under way on the old checkpoint may take this long before it is freed."""
@@ -38,6 +39,25 @@ class ChangeRefused(Exception):
 
 class ChangeUnderWay(ChangeRefused):
     """One change at a time."""
+
+
+class ChangeImpossible(ChangeRefused):
+    """Not with this kind of engine."""
+
+    def __init__(self, message: str = "This server's engine cannot change its checkpoint.") -> None:
+        super().__init__(message)
+
+
+REFUSALS = {kind.__name__: kind for kind in (ChangeRefused, ChangeUnderWay, ChangeImpossible)}
+
+
+@runtime_checkable
+class Changeable(Protocol):
+    """An engine whose checkpoint can be changed."""
+
+    async def change(self, checkpoint: Path, routers: Sequence[Sequence[Route]]) -> str:
+        """Let `checkpoint` take over, and return its version; raises ChangeRefused."""
+        ...
 
 
 class _Slot:
@@ -75,6 +95,9 @@ class SwitchableEngine:
     @property
     def version(self) -> str:
         return self._slot.engine.version
+
+    def facts(self) -> EngineFacts:
+        return self._slot.engine.facts()
 
     def check_routes(self, routes: Sequence[Route]) -> None:
         self._slot.engine.check_routes(routes)

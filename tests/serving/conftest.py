@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from clock import Clock
 from postgres_server import Postgres, binaries
+from recorded import recording
 from serving_fakes import FakeEngine, FakeUpstream, Running, config_for, serving
 
 
@@ -56,3 +57,10 @@ async def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path}/pointsman.db"
     url: str = await request.getfixturevalue("postgres").new_database()
     return url
+
+
+@pytest.fixture
+async def recorder(upstream: FakeUpstream, tmp_path: Path) -> AsyncIterator[Running]:
+    """A server that records, in SQLite."""
+    async with recording(upstream, f"sqlite:///{tmp_path}/records.db") as running:
+        yield running

@@ -19,8 +19,8 @@ from routing.errors import InvalidRequest, RoutesTooLong
 from routing.tasks import Route
 from serving.app import create_app
 from serving.config import ServerConfig
-from serving.engine.base import EngineMetrics
-from serving.run import make_server
+from serving.engine.base import EngineFacts, EngineMetrics
+from serving.listening import make_server
 
 __all__ = ["Behaviour", "FakeEngine", "FakeUpstream"]
 
@@ -53,6 +53,9 @@ class FakeEngine:
         self.loading: asyncio.Event | None = None
         self.start_error: Exception | None = None
         self.closed = False
+
+    def facts(self) -> EngineFacts:
+        return EngineFacts(self.name, self.version, 2, Calibration())
 
     def check_routes(self, routes: Sequence[Route]) -> None:
         if len(routes) > self.max_routes:
@@ -206,10 +209,10 @@ async def serving(
         await asyncio.wait_for(task, 10)
 
 
-async def until_answers(url: str) -> None:
-    """Wait until a URL answers 200, for a few seconds; raises TimeoutError."""
+async def until_answers(url: str, *, seconds: float = 5) -> None:
+    """Wait until a URL answers 200; raises TimeoutError."""
     async with aiohttp.ClientSession() as session:
-        for _ in range(500):
+        for _ in range(round(seconds * 100)):
             try:
                 async with session.get(url) as response:
                     if response.status == 200:

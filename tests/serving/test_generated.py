@@ -144,7 +144,8 @@ def test_the_manifest_says_which_and_the_embedded_engine_refuses(tmp_path: Path)
     assert isinstance(manifest.read_out, GeneratedReadOut)
     assert manifest.read_out.format == "plano-orchestrator"
     assert "model.safetensors" in manifest.files
-    from serving.engine.checkpoint import load_model, read_contract
+    from serving.engine.checkpoint import load_model
+    from serving.engine.contract import read_contract
 
     with pytest.raises(UnsupportedCheckpoint, match="only vLLM serves"):
         load_model(read_contract(folder), None)

@@ -21,7 +21,8 @@ from serving_fakes import FakeUpstream, until_answers
 
 from serving.app import create_app
 from serving.config import load_config
-from serving.run import make_server, with_overrides
+from serving.listening import make_server
+from serving.run import with_overrides
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -56,7 +57,7 @@ def server(base_folder: Path) -> Iterator[Nano]:
     )
     # Loaded machines decide slowly; what the time limit does is tested with a fake engine.
     limits = config.limits.model_copy(update={"decision_timeout_ms": 60_000})
-    config = config.model_copy(update={"limits": limits})
+    config = config.model_copy(update={"limits": limits, "storage": None})
     started, stop = threading.Event(), asyncio.Event()
     box: dict[str, Any] = {}
 

@@ -18,8 +18,8 @@ import pytest
 import yaml
 from serving_fakes import KEY, KEY_ENV, FakeUpstream
 
+from serving.listening import PortBusy, check_port_free
 from serving.local_process import LocalUpstreamProcess
-from serving.run import PortBusy, check_port_free
 
 HERE = Path(__file__).parent
 ENVIRON = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parents[1])])}
@@ -33,7 +33,7 @@ from serving_fakes import FakeEngine
 run.LocalUpstreamProcess = functools.partial(
     run.LocalUpstreamProcess, module="fake_local_upstream"
 )
-run.serve(sys.argv[1], port=0, base=Path("some-base"), engine=FakeEngine())
+run.serve(sys.argv[1], port=0, base=Path("some-base"), make_engine=FakeEngine)
 """
 
 PARENT = """

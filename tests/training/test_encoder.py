@@ -18,7 +18,8 @@ from routing.errors import UnsupportedCheckpoint
 from routing.manifest import load_manifest
 from routing.records import ConversationRecord
 from routing.tasks import Route
-from serving.engine.checkpoint import load_model, read_contract
+from serving.engine.checkpoint import load_model
+from serving.engine.contract import read_contract
 from serving.engine.prefixes import PrefixMemo
 from serving.engine.scorer import Scorer
 from training.export import agreement, export

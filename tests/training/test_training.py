@@ -25,7 +25,8 @@ from routing.manifest import load_manifest
 from routing.pointer import PointerHead
 from routing.tasks import Route
 from routing.tokenizer import FileTokenizer
-from serving.engine.checkpoint import load_model, read_contract
+from serving.engine.checkpoint import load_model
+from serving.engine.contract import read_contract
 from training.calibrate import calibrate
 from training.card import read_report, write_card
 from training.examples import encode

@@ -15,6 +15,9 @@ the same conversation of about 500 words.
     pointsman  `router:<name>` with eight tasks; request log and metrics on; an engine that answers
                at once stands for a warm session and holds no model (`make bench-decision` measures
                engines)
+    pointsman, 2 workers
+               the same by two processes and one with the engine; on the same core, so that they
+               cost no more than one, and on all further cores that the machine has
     litellm    its proxy, one worker, no database
     portkey    its gateway, one process
 
@@ -68,14 +71,14 @@ def main() -> None:
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
         _give_up("two cores are needed, one for the gateway and one for the rest")
-    gateway_core, load_core = cores[:2]
+    gateway_core, load_core, *spare = cores
     os.sched_setaffinity(0, {load_core})
     # An exception unwinds what was started; the signal alone would leave it running.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory() as name, ExitStack() as running:
         folder = Path(name)
         mock = running.enter_context(mock_upstream(load_core, folder))
-        rows, absent = _start(arguments.without, mock, gateway_core, folder, running)
+        rows, absent = _start(arguments.without, mock, [gateway_core, *spare], folder, running)
         detail = _measured(arguments, rows, mock, folder)
         detail |= {
             "not_measured": absent,
@@ -122,13 +125,21 @@ def _give_up(why: str) -> None:
 
 
 def _start(
-    without: list[str], mock: Mock, core: int, folder: Path, running: ExitStack
+    without: list[str],
+    mock: Mock,
+    cores: list[int],
+    folder: Path,
+    running: ExitStack,
 ) -> tuple[dict[str, Row], dict[str, str]]:
-    """Rows of all stacks that run, and why others do not; without ours there is nothing to do."""
+    """Rows of all stacks that run, and why others do not; without ours there is nothing to do.
+
+    One process has the first of `cores`, several may use all.
+    """
     own: dict[str, stacks.Prepare] = {
         "direct": stacks.direct,
         "ceiling": stacks.ceiling,
         "pointsman": stacks.pointsman,
+        stacks.TWO_WORKERS: stacks.two_workers,
     }
     rows: dict[str, Row] = {}
     absent = dict.fromkeys(without, "left out")
@@ -139,7 +150,9 @@ def _start(
             stack = prepare(mock, folder, CACHE)
             process = None
             if stack.command:
-                process = running.enter_context(stacks.started(stack, core, folder))
+                own_cores = cores if name == stacks.TWO_WORKERS else cores[:1]
+                where = ",".join(map(str, own_cores))
+                process = running.enter_context(stacks.started(stack, where, folder))
         except (NotInstalled, stacks.DidNotStart) as error:
             if name in own:
                 raise SystemExit(str(error)) from None

@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import uvloop
 
-from serving.run import make_server
+from serving.listening import make_server
 
 
 class PassThrough:

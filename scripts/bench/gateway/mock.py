@@ -72,7 +72,7 @@ def mock_upstream(core: int, folder: Path) -> Iterator[Mock]:
     assert nginx is not None
     command = [nginx, "-p", str(folder), "-c", "nginx.conf", "-g", "daemon off;"]
     log = folder / "nginx.log"
-    with running(command, core, log) as process:
+    with running(command, str(core), log) as process:
         if not wait_for_port(process, mock.port, 10):
             raise SystemExit(f"nginx did not start:\n{log.read_text()}")
         yield mock

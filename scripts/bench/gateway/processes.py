@@ -17,15 +17,18 @@ STOP_S = 5.0
 @contextmanager
 def running(
     command: Sequence[str],
-    core: int,
+    cores: str,
     log: Path,
     environ: Mapping[str, str] | None = None,
     folder: Path | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that only one core may run, with what it starts; ended with its group."""
+    """A process that only these cores may run, with what it starts; ended with its group.
+
+    `cores` is a list by comma, as of taskset.
+    """
     with open(log, "wb") as output:
         process = subprocess.Popen(
-            ["taskset", "-c", str(core), *command],
+            ["taskset", "-c", cores, *command],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -26,6 +26,7 @@ KEY = "sk-bench-9f2c64d07be1483aa5d2c8e1b07f3a96"
 START_S = 180
 USER_WORDS, ANSWER_WORDS, EXCHANGES = 60, 100, 3
 
+TWO_WORKERS = "pointsman, 2 workers"
 KINDS = ("chat", "stream", "bulk")
 """Of answers that every stack is measured on."""
 FAILOVER = "failover"
@@ -55,10 +56,10 @@ class DidNotStart(Exception):
 
 
 @contextmanager
-def started(stack: Stack, core: int, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """The stack's process on a core, listening."""
+def started(stack: Stack, cores: str, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The stack's process on its cores, listening."""
     log = folder / f"{stack.name}.log"
-    with running(stack.command, core, log, stack.environ, ROOT) as process:
+    with running(stack.command, cores, log, stack.environ, ROOT) as process:
         if not wait_for_port(process, stack.port, START_S):
             said = log.read_text(errors="replace").strip().splitlines()[-3:]
             raise DidNotStart(f"{stack.name} did not start: {' '.join(said)[-300:]}")
@@ -82,6 +83,15 @@ def ceiling(mock: Mock, folder: Path, cache: Path) -> Stack:
 
 def pointsman(mock: Mock, folder: Path, cache: Path) -> Stack:
     """Our server: eight tasks a router, a kind of answer each; log and metrics on, as always."""
+    return _pointsman(mock, folder, "pointsman", workers=1)
+
+
+def two_workers(mock: Mock, folder: Path, cache: Path) -> Stack:
+    """Our server with two worker processes and the engine in a third."""
+    return _pointsman(mock, folder, TWO_WORKERS, workers=2)
+
+
+def _pointsman(mock: Mock, folder: Path, name: str, *, workers: int) -> Stack:
     port = free_port("127.0.0.1")
     pools = {kind: [f"{kind}/{MODEL}"] for kind in KINDS}
     pools[FAILOVER] = [f"broken/{MODEL}", f"chat/{MODEL}"]
@@ -90,7 +100,7 @@ def pointsman(mock: Mock, folder: Path, cache: Path) -> Stack:
         for name in (*KINDS, "broken")
     }
     config = {
-        "listen": {"host": "127.0.0.1", "port": port},
+        "listen": {"host": "127.0.0.1", "port": port, "workers": workers},
         "providers": providers,
         "models": {
             f"{name}/{MODEL}": {
@@ -116,12 +126,12 @@ def pointsman(mock: Mock, folder: Path, cache: Path) -> Stack:
             for kind, models in pools.items()
         ],
     }
-    path = folder / "pointsman.yaml"
+    path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(config))
     command = (sys.executable, "-m", "scripts.bench.gateway.engine_server", str(path))
     base_url = f"http://127.0.0.1:{port}/v1"
     calls = {kind: _call(base_url, f"router:{kind}", kind) for kind in pools}
-    return Stack("pointsman", calls, "", command, port, {"BENCH_KEY": KEY})
+    return Stack(name, calls, "", command, port, {"BENCH_KEY": KEY})
 
 
 def litellm(mock: Mock, folder: Path, cache: Path) -> Stack:

@@ -22,9 +22,11 @@ from serving.engine.base import (
     WARM_UP_ROUTES,
     EngineBusy,
     EngineError,
+    EngineFacts,
     EngineMetrics,
 )
-from serving.engine.checkpoint import Contract, pointer_head
+from serving.engine.checkpoint import pointer_head
+from serving.engine.contract import Contract
 from serving.engine.prefixes import PrefixMemo
 from serving.engine.readout import PointerStrategy
 from serving.engine.vllm.embeddings import Embed, Embeddings
@@ -54,7 +56,9 @@ class VllmEngine:
         max_waiting: int = 256,
     ) -> None:
         self._contract = contract
-        self.version = contract.manifest.version
+        manifest = contract.manifest
+        self.version = manifest.version
+        self._facts = EngineFacts.of(self.name, manifest)
         self._prefixes = PrefixMemo(contract.layout)
         self._reader = reader
         self._embeddings = None if load_embedder is None else Embeddings(load_embedder)
@@ -65,6 +69,9 @@ class VllmEngine:
         self._pointer: PointerStrategy | None = None
         if isinstance(read_out, PointerReadOut):
             self._pointer = PointerStrategy(pointer_head(contract), read_out.lines)
+
+    def facts(self) -> EngineFacts:
+        return self._facts
 
     def check_routes(self, routes: Sequence[Route]) -> None:
         """Raise InvalidRequest if these routes cannot be laid out within the budget."""

@@ -17,8 +17,8 @@ from routing.decision import Decision
 from routing.errors import InvalidRequest
 from routing.manifest import GeneratedReadOut
 from routing.tasks import NONE, Route
-from serving.engine.base import EngineBusy, EngineError, EngineMetrics
-from serving.engine.checkpoint import Contract
+from serving.engine.base import EngineBusy, EngineError, EngineFacts, EngineMetrics
+from serving.engine.contract import Contract
 from serving.engine.vllm.reader import StateReader, reader_metrics
 
 MESSAGES = 16
@@ -45,19 +45,17 @@ class GeneratingEngine:
         assert isinstance(read_out, GeneratedReadOut)
         self._read_out = read_out
         self.version = contract.manifest.version
+        self._facts = EngineFacts.of(self.name, contract.manifest)
         self._reader = reader
         self._max_waiting = max_waiting
         self._under_way = self._decisions = self._batched = 0
 
+    def facts(self) -> EngineFacts:
+        return self._facts
+
     def check_routes(self, routes: Sequence[Route]) -> None:
         """Raise InvalidRequest where there are none, or their lines leave no room."""
-        if not routes:
-            raise InvalidRequest("at least one route is needed", field="routes")
-        size = len(routes_text(self._read_out, routes).encode())
-        if size > BYTES // 2:
-            raise InvalidRequest(
-                f"{len(routes)} routes take {size} bytes, at most {BYTES // 2} may", field="routes"
-            )
+        check_generated_routes(self._read_out, routes)
 
     async def start(self) -> None:
         await self._reader.start()
@@ -89,6 +87,17 @@ class GeneratingEngine:
     def metrics(self) -> EngineMetrics:
         """Counts since `start`."""
         return reader_metrics(self._reader, self._decisions, self._batched, self._under_way)
+
+
+def check_generated_routes(read_out: GeneratedReadOut, routes: Sequence[Route]) -> None:
+    """Raise InvalidRequest where there are none, or their lines leave no room."""
+    if not routes:
+        raise InvalidRequest("at least one route is needed", field="routes")
+    size = len(routes_text(read_out, routes).encode())
+    if size > BYTES // 2:
+        raise InvalidRequest(
+            f"{len(routes)} routes take {size} bytes, at most {BYTES // 2} may", field="routes"
+        )
 
 
 def question(

@@ -1,0 +1,168 @@
+"""Writes what waits, a batch in one transaction, and tries again for as long as it takes."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import orjson
+import structlog
+from sqlalchemy import Table
+from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from serving.decider import where_raised
+from serving.records.inserts import insert_rows
+from serving.records.queue import RecordQueue
+from serving.records.redaction import Redactor
+from serving.records.rows import Row, Rows, rows
+from serving.records.snapshot import Snapshot
+from serving.storage.database import Database, DatabaseDown
+from serving.storage.tables.records import attempts, decision_texts, decisions
+
+INTERVAL_S = 0.5
+"""Records wait about so long."""
+BATCH = 500
+CHUNK = 25
+"""Records made into rows at once: under a millisecond in which no request goes on."""
+FIRST_WAIT_S, LAST_WAIT_S = 0.5, 10.0
+FLUSH_S = 5.0
+"""At the end, what waits has so long to be written."""
+REFUSALS = (DataError, IntegrityError, ProgrammingError)
+"""What a database says of a row; anything else it may take later."""
+_NUL = b"\\u0000"
+
+log = structlog.get_logger("pointsman")
+
+
+class Writer:
+    """The one that takes from a queue."""
+
+    def __init__(
+        self, queue: RecordQueue, database: Database, redactor: Redactor | None = None
+    ) -> None:
+        self.written = 0
+        """Records."""
+        self.failed = 0
+        """Batches that the database did not take, each time."""
+        self._queue = queue
+        self._database = database
+        self._redactor = redactor
+        self._closing = asyncio.Event()
+        self._one = asyncio.Lock()
+
+    async def run(self) -> None:
+        """Write until `close`, then what is left; returns when that is done."""
+        wait = FIRST_WAIT_S
+        while True:
+            try:
+                await self.write_all()
+            except DatabaseDown:
+                await self._pause(wait * random.uniform(0.5, 1))
+                wait = min(2 * wait, LAST_WAIT_S)
+                continue
+            except Exception as error:
+                # A fault of ours must not end the writing for ever.
+                log.error("records_failed", error=where_raised(error))
+                await self._pause(LAST_WAIT_S)
+                continue
+            wait = FIRST_WAIT_S
+            if self._closing.is_set():
+                return
+            await self._pause(INTERVAL_S)
+
+    def close(self) -> None:
+        """Have `run` return as soon as nothing waits."""
+        self._closing.set()
+
+    async def write_all(self) -> None:
+        """Write all that waits now; raises DatabaseDown, and then it still waits."""
+        async with self._one:
+            left = len(self._queue)
+            while left > 0:
+                batch = self._queue.first(min(BATCH, left))
+                await self._write(batch)
+                self._queue.forget(len(batch))
+                left -= len(batch)
+
+    async def _pause(self, seconds: float) -> None:
+        if self._closing.is_set():
+            await asyncio.sleep(min(seconds, FIRST_WAIT_S))
+            return
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._closing.wait(), seconds)
+
+    async def _write(self, batch: Sequence[Snapshot]) -> None:
+        made = await self._rows(batch)
+        try:
+            await self._insert(made)
+        except REFUSALS as error:
+            self.failed += 1
+            log.error("records_refused", error=type(error).__name__, records=len(batch))
+            await self._one_by_one(made)
+        except Exception:
+            self.failed += 1
+            raise
+        else:
+            self.written += len(batch)
+
+    async def _one_by_one(self, batch: Sequence[Rows]) -> None:
+        """What is wrong with one record must not cost the others."""
+        for each in batch:
+            try:
+                await self._insert([each])
+            except REFUSALS:
+                self._queue.dropped["refused"] += 1
+            else:
+                self.written += 1
+
+    async def _rows(self, batch: Sequence[Snapshot]) -> list[Rows]:
+        made: list[Rows] = []
+        for start in range(0, len(batch), CHUNK):
+            chunk = batch[start : start + CHUNK]
+            if self._redactor is None:
+                made += self._made(chunk)
+                await asyncio.sleep(0)
+            else:  # expressions over long texts take their time
+                made += await asyncio.to_thread(self._made, chunk)
+        return made
+
+    def _made(self, chunk: Sequence[Snapshot]) -> list[Rows]:
+        return [rows(each, self._redactor) for each in chunk]
+
+    async def _insert(self, batch: Sequence[Rows]) -> None:
+        tried = [row for each in batch for row in each.attempts]
+        texts = [each.text for each in batch if each.text is not None]
+        async with self._database.begin() as connection:
+            await self._into(connection, decisions, [each.decision for each in batch])
+            await self._into(connection, attempts, tried)
+            await self._into(connection, decision_texts, texts)
+
+    async def _into(self, connection: AsyncConnection, table: Table, given: Sequence[Row]) -> None:
+        if given:
+            statement = insert_rows(table, self._database.kind)
+            await connection.execute(statement, {"rows": packed(given)})
+
+
+def packed(given: Sequence[Row]) -> str:
+    """JSON of rows that every database takes: no half surrogate pairs, no NUL."""
+    try:
+        made = orjson.dumps(given)
+    except TypeError:
+        made = orjson.dumps(_clean(given))
+    if _NUL in made:
+        made = orjson.dumps(_clean(given))
+    return made.decode()
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+    if isinstance(value, dict):
+        return {_clean(key): _clean(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean(each) for each in value]
+    return value
