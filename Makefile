@@ -18,7 +18,7 @@ export TOKENIZERS_PARALLELISM := false
 INPUTS := pyproject.toml configs/constraints.txt scripts/install.sh scripts/base_model.py
 BIN := $(VENV)/bin
 
-.PHONY: serve test check data train eval experiments export bench-data bench-train bench-decision bench-shortlist bench-decision-time bench-gateway bench-soak clean help
+.PHONY: serve test check data train eval experiments export bench-data bench-train bench-decision bench-shortlist bench-decision-time bench-gateway bench-soak bench-sessions clean help
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -71,6 +71,9 @@ bench-decision-time: $(VENV)/.dev ## Decision time, caches warm and cold
 
 bench-soak: $(VENV)/.dev ## Memory of the embedded engine over 20,000 decisions
 	$(BIN)/python -m scripts.bench.soak --checkpoint $(CHECKPOINT) $(BENCH)
+
+bench-sessions: $(VENV)/.dev ## What keeping its model saves an agent of 30 tool calls, by a simulated cache
+	$(BIN)/python -m scripts.bench.sessions $(BENCH)
 
 bench-gateway: $(VENV)/.dev ## The gateway's speed beside LiteLLM's and Portkey's: BENCH="--soak 200000"
 	$(BIN)/python -m scripts.bench.gateway --install $(BENCH)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal, get_args
 
 from routing.errors import InvalidRequest
@@ -32,11 +33,14 @@ _MARKED_PARTS = {
     "document": "[file]",
 }
 _MARKS = re.compile(r"\[(?:image|audio|file)\]")
-# Claude Code and its kin inject these into user messages; they are not the person's words.
-_ENVELOPES = re.compile(
-    r"<(system-reminder|user-prompt-submit-hook)>.*?(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE
+ENVELOPES = (
+    # Claude Code
+    *("system-reminder", "user-prompt-submit-hook", "local-command-caveat"),
+    *("local-command-stdout", "task-notification", "ide_opened_file"),
+    *("environment_context", "user_instructions"),  # Codex
+    "environment_details",  # Cline, Roo Code
 )
-_ENVELOPE_OPENINGS = ("<system-reminder>", "<user-prompt-submit-hook>")
+"""Tags that coding agents put into users' messages around what no person has said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +83,11 @@ def _says_something(text: str) -> bool:
     return bool(_MARKS.sub("", said).strip() if said.startswith("[") else said)
 
 
-def normalise(messages: Sequence[Any]) -> Conversation:
+def normalise(messages: Sequence[Any], envelopes: tuple[str, ...] = ENVELOPES) -> Conversation:
     """Turns of OpenAI Chat messages (https://platform.openai.com/docs/api-reference/chat).
 
-    Raises InvalidRequest, naming the field, for anything that is not such a message.
+    `envelopes` are the tags that are taken off users' messages with what they enclose. Raises
+    InvalidRequest, naming the field, for anything that is not such a message.
     """
     if not isinstance(messages, list | tuple):
         raise InvalidRequest("messages must be an array", field="messages")
@@ -90,13 +95,13 @@ def normalise(messages: Sequence[Any]) -> Conversation:
         raise InvalidRequest("messages must not be empty", field="messages")
     turns: list[Turn] = []
     for index, message in enumerate(messages):
-        turn = _turn(message, index)
+        turn = _turn(message, index, envelopes)
         if turn.text or turn.role != "user":
             turns.append(turn)
     return Conversation(tuple(turns))
 
 
-def _turn(message: Any, index: int) -> Turn:
+def _turn(message: Any, index: int, envelopes: tuple[str, ...]) -> Turn:
     # Most messages are plain text: names of fields are put together only for those that are not.
     if not isinstance(message, dict):
         at = f"messages[{index}]"
@@ -115,19 +120,25 @@ def _turn(message: Any, index: int) -> Turn:
     else:
         text = _content(content, f"messages[{index}].content", required=role != "assistant")
     if role == "user":
-        text = strip_envelopes(text)
+        text = strip_envelopes(text, envelopes)
     if calls:
         text = "\n".join([text, *calls] if text else calls)
     return Turn(known, text, index)
 
 
-def strip_envelopes(text: str) -> str:
+def strip_envelopes(text: str, envelopes: tuple[str, ...] = ENVELOPES) -> str:
     """Text without agents' envelopes; an unclosed one swallows the rest, as its writer meant."""
     if "<" in text:
-        lowered = text.lower()
-        if any(opening in lowered for opening in _ENVELOPE_OPENINGS):
-            text = _ENVELOPES.sub("", text)
+        lowered = text.lower()  # far faster than the pattern is on pages of HTML
+        if any(f"<{tag}>" in lowered for tag in envelopes):
+            text = _enveloped(envelopes).sub("", text)
     return text.strip()
+
+
+@lru_cache(maxsize=8)
+def _enveloped(tags: tuple[str, ...]) -> re.Pattern[str]:
+    names = "|".join(map(re.escape, tags))
+    return re.compile(rf"<({names})>.*?(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE)
 
 
 def _content(content: Any, at: str, *, required: bool) -> str:

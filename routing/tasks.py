@@ -136,6 +136,9 @@ class Router(Wire):
     """Of the policies whose own says nothing; `weights: {rank: 1}` keeps a list's own order."""
     tags: dict[Tag, Tag] = Field(default_factory=dict)
     """Only models with all of these are asked."""
+    route_on_user_only: bool | None = None
+    """Whether only a new turn of the user is routed and a tool loop keeps its model; left out, as
+    the server's configuration says."""
 
     @model_validator(mode="after")
     def _no_repeats(self) -> Self:

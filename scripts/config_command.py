@@ -30,15 +30,15 @@ def check(
     from serving.config import load_config
     from serving.engine.unloaded import unloaded_engine
     from serving.errors import ConfigError
-    from serving.routers import build_routers
-    from serving.storage.database import database_url
+    from serving.router_setup import build_registry
+    from serving.storage.engines import database_url
 
     loaded = load_config(config)
     if loaded.engine is None:
         raise ConfigError(f"{config}: engine: is required")
     engine = unloaded_engine(loaded.engine)
     catalogue = Catalogue(loaded, os.environ)
-    routers = build_routers(loaded, catalogue, engine.check_routes)
+    routers = build_registry(loaded, catalogue, engine, None)
     print(f"engine: {engine.name}, checkpoint {engine.version}")
     if loaded.storage is not None:
         print(f"storage: {database_url(loaded.storage, os.environ).get_backend_name()}")

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from serving.catalogue import Target
 from serving.needs import Need
@@ -50,6 +51,16 @@ class Failed:
     label: str
     seconds: float
     streamed: bool
+
+
+class Hold(Protocol):
+    """What a request has reserved of its key's budget and limits."""
+
+    def settle(self, settled: Settled) -> None:
+        """The answer has ended."""
+
+    def release(self, *, asked: bool) -> None:
+        """There is no answer; `asked` says that a model was being asked when the client left."""
 
 
 class Accounts:
@@ -126,10 +137,18 @@ class Exchange:
     need: Need = field(default_factory=Need)
     route: str | None = None
     settled: Settled | None = None
+    ended: Callable[[Settled], None] | None = None
+    """Told when the answer has ended, after the accounts."""
+    hold: Hold | None = None
     _target: Target | None = None
     _answer: Answer | None = field(default=None, repr=False)
     _first_byte_s: float = 0.0
     _begun_at: float = 0.0
+
+    @property
+    def model(self) -> str | None:
+        """The model that answers, once one has begun to."""
+        return self._target.name if self._target is not None else None
 
     def begun(self, target: Target, answer: Answer, *, first_byte_s: float) -> None:
         """A model has begun to answer."""
@@ -160,3 +179,12 @@ class Exchange:
             broken=broken,
         )
         self.accounts.settle(self.settled)
+        if self.ended is not None:
+            self.ended(self.settled)
+        if self.hold is not None:
+            self.hold.settle(self.settled)
+
+    def leave(self, *, asked: bool) -> None:
+        """The request is over; without an answer, what it held is let go."""
+        if self.hold is not None and self.settled is None:
+            self.hold.release(asked=asked)

@@ -18,6 +18,7 @@ import structlog
 from fastapi import FastAPI
 
 from serving import logs
+from serving.access.access import Access
 from serving.accounts import Accounts
 from serving.api import (
     admin,
@@ -26,7 +27,9 @@ from serving.api import (
     embeddings,
     errors,
     health,
+    keys,
     models,
+    provider_keys,
     router_admin,
     router_schemas,
     routing,
@@ -52,6 +55,7 @@ from serving.readiness import Readiness
 from serving.records.metrics import RecordCollector
 from serving.records.service import open_records
 from serving.router_setup import build_registry
+from serving.sessions.setup import build_sessions
 from serving.storage.database import open_database
 from serving.tracing import open_tracing
 from serving.upstream import Upstreams
@@ -65,6 +69,8 @@ ROUTES = (
     health,
     admin,
     router_admin,
+    keys,
+    provider_keys,
 )
 
 log = structlog.get_logger("pointsman")
@@ -99,14 +105,24 @@ def create_app(
     decider = Decider(engine, limits.decision_timeout_ms, remembered=limits.remembered_decisions)
     latencies = Latencies(config.latency.half_life_s)
     ranking = build_ranking(config.latency, catalogue, prices, latencies, environ)
+    sessions = build_sessions(config.sessions, catalogue, ranking, environ)
     upstreams = Upstreams(limits, config.failover)
     breakers = Breakers(config.breaker)
+    access = Access(config, environ, database, catalogue, ranking)
     accounts = Accounts(ranking.costs.cost_of)
     Learning(ranking, latencies).listen(accounts)
     records = open_records(config.records, database)
     tracing = open_tracing(config.tracing)
 
-    parts: list[Part | None] = [database, routers, records, upstreams, ranking]
+    parts: list[Part | None] = [
+        database,
+        access,
+        routers,
+        records,
+        sessions.store,
+        upstreams,
+        ranking,
+    ]
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -134,9 +150,10 @@ def create_app(
     readiness.add("engine", lambda: decider.state, required=True)
     if database is not None:
         readiness.add("database", lambda: None if database.ready else "does not answer")
+    app.gate = access.gate
     app.recorder = RequestRecorder(accounts, drain, tracing)
     app.recorder.listeners += [part.ended for part in (records, tracing) if part is not None]
-    metrics = Metrics(decider, accounts, breakers, ranking)
+    metrics = Metrics(decider, accounts, breakers, ranking, sessions)
     metrics.register(RecordCollector(records))
     app.state.started = int(time.time())
     app.state.gateway = Gateway(
@@ -147,6 +164,8 @@ def create_app(
         decider=decider,
         ranking=ranking,
         failover=Failover(upstreams, breakers),
+        sessions=sessions,
+        spending=access.spending,
     )
     app.state.drain = drain
     app.state.readiness = readiness
@@ -154,7 +173,7 @@ def create_app(
     app.state.scrape = metrics.exposition
     app.state.database = database
     app.state.records = records
-    app.state.admin_key = environ.get(admin.ADMIN_KEY_ENV)
+    app.state.access = access
     for module in ROUTES:
         app.include_router(module.routes)
     errors.install(app)

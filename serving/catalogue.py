@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from serving.access.stored_key import StoredProviderKey
 from serving.config import ProviderConfig, ServerConfig
-from serving.config_base import check_base_url
+from serving.config_base import check_base_url, origin_of
 from serving.config_ranking import Price
 from serving.eligibility import Capabilities
 from serving.errors import ConfigError
@@ -63,16 +64,49 @@ class Catalogue:
             if model.price is not None
         }
         self._configs = config.providers
-        self._providers = {
+        self._environ = environ
+        self._elsewhere: dict[str, str] = {}
+        """Providers whose stored key is for another origin, and that origin."""
+        self._providers = self._switched_on({})
+
+    def use_stored_keys(self, stored: Mapping[str, StoredProviderKey]) -> None:
+        """Take over the providers' keys that are stored; one of the environment goes before.
+
+        A key is used at the origin alone that it was stored for.
+        """
+        fit: dict[str, str] = {}
+        self._elsewhere = {}
+        for name, each in stored.items():
+            if each.origin == self.origin(name):
+                fit[name] = each.key
+            else:
+                self._elsewhere[name] = each.origin
+        self._providers = self._switched_on(fit)
+        for remembered in (self._place, self._target, self._capable):
+            remembered.cache_clear()
+
+    def origin(self, provider: str) -> str | None:
+        """Scheme, host and port of a provider; None for one that is unknown or has no base URL."""
+        entry = self._configs.get(provider)
+        base_url = _base_url(entry, self._environ) if entry else None
+        return origin_of(base_url) if base_url else None
+
+    def _switched_on(self, stored: Mapping[str, str]) -> dict[str, Provider]:
+        return {
             name: provider
-            for name, entry in config.providers.items()
-            if (provider := _switched_on(name, entry, environ)) is not None
+            for name, entry in self._configs.items()
+            if (provider := _switched_on(name, entry, self._environ, stored.get(name))) is not None
         }
 
     @property
     def providers(self) -> list[str]:
         """Names of the providers that are on."""
         return list(self._providers)
+
+    @property
+    def all_providers(self) -> list[str]:
+        """Names of the configured providers, on or off."""
+        return list(self._configs)
 
     def known(self, name: str) -> bool:
         """Whether the name belongs to a configured provider, on or off."""
@@ -110,6 +144,11 @@ class Catalogue:
         entry = self._configs[located[0]]
         wanted = [entry.base_url_env, entry.api_key_env if entry.api_key_required else None]
         variables = " and ".join(variable for variable in wanted if variable)
+        if located[0] in self._elsewhere and variables:
+            return (
+                f"Its provider {located[0]!r} is off: its stored key is for another origin than its"
+                " base URL now has; store it anew."
+            )
         return f"Its provider {located[0]!r} is off: the server needs {variables} set."
 
     def listed(self) -> list[str]:
@@ -159,22 +198,30 @@ def _split(name: str) -> tuple[str, str]:
     return provider, model
 
 
-def _switched_on(name: str, entry: ProviderConfig, environ: Mapping[str, str]) -> Provider | None:
-    base_url = entry.base_url
-    if entry.base_url_env is not None:
-        value = environ.get(entry.base_url_env, "").strip()
-        if not value:
-            return None
-        try:
-            base_url = check_base_url(value)
-        except ValueError as error:
-            raise ConfigError(f"environment variable {entry.base_url_env}: {error}") from None
-    assert base_url is not None
-    key = environ.get(entry.api_key_env, "").strip() if entry.api_key_env else ""
-    if entry.api_key_env and entry.api_key_required and not key:
+def _base_url(entry: ProviderConfig, environ: Mapping[str, str]) -> str | None:
+    if entry.base_url_env is None:
+        return entry.base_url
+    value = environ.get(entry.base_url_env, "").strip()
+    if not value:
         return None
+    try:
+        return check_base_url(value)
+    except ValueError as error:
+        raise ConfigError(f"environment variable {entry.base_url_env}: {error}") from None
+
+
+def _switched_on(
+    name: str, entry: ProviderConfig, environ: Mapping[str, str], stored: str | None
+) -> Provider | None:
+    base_url = _base_url(entry, environ)
+    if base_url is None:
+        return None
+    key = environ.get(entry.api_key_env, "").strip() if entry.api_key_env else ""
     if not key.isascii() or not key.isprintable():
         raise ConfigError(f"environment variable {entry.api_key_env}: must be printable ASCII")
+    key = key or stored or ""
+    if entry.api_key_env and entry.api_key_required and not key:
+        return None
     return Provider(
         name, base_url, key or None, _protocols(entry), entry.stream_usage, _dialect(entry)
     )

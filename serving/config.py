@@ -14,10 +14,12 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from routing.tasks import ModelName, Router, Tag, TaskName
+from serving.config_access import AccessConfig
 from serving.config_base import BaseUrl, EnvName, ProviderName, Seconds, Strict
 from serving.config_listen import DrainConfig, Listen
 from serving.config_ranking import LatencyConfig, ModelConfig, PricesConfig
 from serving.config_records import RecordsConfig
+from serving.config_sessions import SessionsConfig
 from serving.config_storage import StorageConfig
 from serving.config_tracing import LoggingConfig, TracingConfig
 from serving.errors import ConfigError, validation_lines
@@ -254,8 +256,12 @@ class ServerConfig(Strict):
     """After which errors the next model is asked."""
     breaker: BreakerConfig = BreakerConfig()
     """When a failing model is left alone."""
+    sessions: SessionsConfig = SessionsConfig()
+    """How requests that belong together keep their model."""
     local_upstream: LocalUpstream = LocalUpstream()
     """A small chat model on this machine."""
+    access: AccessConfig = AccessConfig()
+    """Who may call."""
     storage: StorageConfig | None = None
     """Left out, nothing outlives the server: routers are this file's, and no keys are kept."""
     records: RecordsConfig = RecordsConfig()

@@ -47,10 +47,12 @@ class Outcome:
     """Whether the decision was made for an earlier request about the same turn."""
     facts: EngineFacts | None = None
     """Of the engine as it was asked."""
+    kept: str | None = None
+    """The task of the request's session, where the engine was not asked."""
 
     @property
     def route(self) -> str | None:
-        return self.decision.route if self.decision else None
+        return self.decision.route if self.decision else self.kept
 
 
 class Decider:

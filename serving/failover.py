@@ -21,6 +21,8 @@ from serving.retry_after import retry_after_s
 from serving.tracing.notes import RequestTrace
 from serving.upstream import Answer, ErrorAnswer, UpstreamFailure, Upstreams
 
+PENDING = "pending"
+
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
@@ -46,6 +48,11 @@ class Trail:
     def model(self) -> str | None:
         """The model asked last: the one that answered, if any did."""
         return next((a.model for a in reversed(self.attempts) if a.asked), None)
+
+    @property
+    def pending(self) -> bool:
+        """Whether a model is being asked, or was when the request was given up."""
+        return any(a.result == PENDING for a in self.attempts)
 
 
 @dataclass(slots=True)
@@ -125,7 +132,7 @@ class Failover:
         number = len(trail.attempts)
         if trail.trace is not None:
             call = trail.trace.ask(call, number, target)
-        trail.attempts.append(Attempt(target.name, "pending"))
+        trail.attempts.append(Attempt(target.name, PENDING))
         self.breakers.asked(target.name)
         try:
             answer = await self.upstreams.ask(target, call, outgoing.fields, deadline=deadline)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from routing.conversation import Conversation, normalise
 from routing.errors import ContractError, InvalidRequest
 from routing.tasks import ROUTER_PREFIX, Pool, SelectionPolicy, preference_pools
+from serving.access.spending import Spending
 from serving.catalogue import Catalogue, Target
 from serving.config import Limits, StandIns
 from serving.decider import Decider, Outcome
@@ -15,10 +16,13 @@ from serving.errors import ApiError, bad_request, clipped, from_contract, unknow
 from serving.failover import Failover
 from serving.needs import Need, Tags, need_of
 from serving.protocols.conversation_messages import routed_messages
-from serving.ranking import Ranked, Ranking, merged
+from serving.ranking import Ranked, Ranking, by_cost, merged
 from serving.requests import ModelRequest
 from serving.router_registry import RouterRegistry
 from serving.routers import ServedRouter
+from serving.sessions.keeper import Sessions
+from serving.sessions.switching import NewTurn
+from serving.sessions.visit import Visit
 
 MAX_MODEL_NAME = 255
 """Characters; names are echoed into headers."""
@@ -42,10 +46,22 @@ class Plan:
     need: Need
     decision_only: bool
     """Whether nothing is forwarded."""
+    visit: Visit | None
+    """Its part in its session; None where it belongs to none."""
 
     def pool(self, route: str) -> Pool:
         """The pool of a task of this plan."""
         return next(pool for pool in self.pools if pool.route.name == route)
+
+    def has(self, route: str | None) -> bool:
+        """Whether this plan has such a task."""
+        return any(pool.route.name == route for pool in self.pools)
+
+    def models(self) -> Iterator[str]:
+        """All that it may go to, some more than once."""
+        for pool in self.pools:
+            yield from pool.models
+        yield from self.fallbacks
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +75,8 @@ class Gateway:
     decider: Decider
     ranking: Ranking
     failover: Failover
+    sessions: Sessions
+    spending: Spending
 
     async def prepare(self, asked: ModelRequest) -> None:
         """Fetch what `plan` may need and does not know: an older revision that is named. Raises
@@ -66,12 +84,21 @@ class Gateway:
         if asked.model is not None and "@" in asked.model and asked.model.startswith(ROUTER_PREFIX):
             await self.routers.prepare(asked.model.removeprefix(ROUTER_PREFIX))
 
-    def plan(self, asked: ModelRequest, *, decision_only: bool = False, tags: Tags = ()) -> Plan:
+    def plan(
+        self,
+        asked: ModelRequest,
+        *,
+        decision_only: bool = False,
+        tags: Tags = (),
+        affinity: str | None = None,
+        tenant: str = "",
+    ) -> Plan:
         """What to decide, and among what; raises ApiError for anything that cannot be routed.
 
         Pools inside the request replace those of the router. With them `model` may be a plain name,
         which then is the only fallback. Only where nothing is forwarded (`decision_only`) may they
         name models that are not served. Models must have the request's `tags` and the router's.
+        `affinity` is the tenant's name of a session.
         """
         router = self._router(asked.model)
         fallbacks = router.fallbacks if router else (asked.model,) if asked.model else ()
@@ -85,10 +112,22 @@ class Gateway:
             raise bad_request("model must be router:<name>, or give routing_preferences", "model")
         if router is not None:
             tags = (*tags, *router.tags.items())
+        messages = routed_messages(asked.protocol, asked.fields)
         try:
-            conversation = normalise(routed_messages(asked.protocol, asked.fields))
+            conversation = normalise(messages, self.sessions.envelopes)
         except ContractError as error:
             raise from_contract(error) from None
+        need = need_of(asked.protocol, asked.fields, tags)
+        visit = self.sessions.visit(
+            router.name if router else None,
+            conversation,
+            messages,
+            asked.fields,
+            need,
+            affinity=affinity,
+            tenant=tenant,
+            on_user_only=router.route_on_user_only if router else None,
+        )
         return Plan(
             router=router.name if router else None,
             router_label=router.label if router else None,
@@ -96,37 +135,50 @@ class Gateway:
             fallbacks=fallbacks,
             inline=asked.preferences is not None,
             conversation=conversation,
-            need=need_of(asked.protocol, asked.fields, tags),
+            need=need,
             decision_only=decision_only,
+            visit=visit,
         )
 
     async def decide(self, plan: Plan) -> Outcome:
-        """The decision, or why there is none; never raises for an engine's failure."""
+        """The decision, or why there is none; never raises for an engine's failure.
+
+        A session that goes on with its model has none.
+        """
+        if plan.visit is not None:
+            await self.sessions.find(plan.visit)
+            kept = plan.visit.kept_model
+            if kept is not None and self._may_answer(plan, kept):
+                route = plan.visit.keep()
+                return Outcome(None, None, 0.0, kept=route if plan.has(route) else None)
         return await self.decider.decide([pool.route for pool in plan.pools], plan.conversation)
 
     def ranking_for(self, plan: Plan, outcome: Outcome) -> list[Ranked]:
         """The chosen task's models best first, on or off, then the fallbacks; each once, and none
         that must not get the request."""
         models, policy = self._pool(plan, outcome)
-        own = self.ranking.order(
-            models, policy, plan.need, route=outcome.route, explore=not plan.decision_only
-        )
+        explore = not plan.decision_only and (plan.visit is None or plan.visit.session is None)
+        own = self.ranking.order(models, policy, plan.need, route=outcome.route, explore=explore)
         rest = self.ranking.order(plan.fallbacks, _OWN_ORDER, plan.need, route=outcome.route)
         return merged(own, rest)
 
-    def candidates(
-        self, plan: Plan, outcome: Outcome, ranked: Sequence[Ranked] | None = None
-    ) -> list[Target]:
-        """The models to ask, in order: those that are on, else the stand-ins, if there are any.
+    def arranged(self, plan: Plan, outcome: Outcome, ranked: Sequence[Ranked]) -> list[str]:
+        """Names of what `ranking_for` gave, on or off, the session's choice first."""
+        return self._with_session(plan, outcome, [each.name for each in ranked])
 
-        `ranked` is what `ranking_for` has said, where it was asked before. Raises ApiError where
-        models are on and none of them may get the request.
+    def candidates(self, plan: Plan, outcome: Outcome, ranked: Sequence[Ranked]) -> list[Target]:
+        """The models to ask, in order: of what `ranking_for` gave those that are on, else the
+        stand-ins, if there are any; but the session's choice first.
+
+        Raises ApiError where models are on and none of them may get the request.
         """
-        if ranked is None:
-            ranked = self.ranking_for(plan, outcome)
-        targets = self._on([each.name for each in ranked])
-        if targets:
-            return targets
+        targets = self._on(each.name for each in ranked)
+        if not targets:
+            targets = self._last_resort(plan, outcome)
+        names = [target.name for target in targets]
+        return self._on(self._with_session(plan, outcome, names))
+
+    def _last_resort(self, plan: Plan, outcome: Outcome) -> list[Target]:
         on = self._on([*self._pool(plan, outcome)[0], *plan.fallbacks])
         if not on and self.stand_ins is not None:
             own = self.stand_ins.tasks.get(outcome.route) if outcome.route is not None else None
@@ -143,6 +195,38 @@ class Gateway:
             return {}
         names = [*self._pool(plan, outcome)[0], *plan.fallbacks]
         return dict(self.ranking.barred(names, plan.need))
+
+    def _with_session(self, plan: Plan, outcome: Outcome, names: list[str]) -> list[str]:
+        """The names, the model first with which the request's session goes on."""
+        visit, decision = plan.visit, outcome.decision
+        if visit is None or not names:
+            return names
+        if visit.session is None:
+            visit.begin(names[0], outcome.route, decided=decision is not None)
+            return names
+        models, policy = self._pool(plan, outcome)
+        if outcome.route is None:
+            models = list(plan.fallbacks)
+        fitting = [name for name in names if name in models and self.ranking.fits(name, plan.need)]
+        turn = NewTurn(
+            pool=fitting or names[:1],
+            route=outcome.route,
+            confidence=decision.confidence if decision is not None else None,
+            by_cost=by_cost(policy),
+            need=plan.need,
+        )
+        return self.sessions.arrange(
+            visit, names, turn, may_stay=self._may_answer(plan, visit.session.model)
+        )
+
+    def _may_answer(self, plan: Plan, model: str) -> bool:
+        """Whether a model that a session had is still one that this request may go to."""
+        offered = model in plan.models()
+        if not offered and self.stand_ins is not None:
+            standing_in = (self.stand_ins.default, *self.stand_ins.tasks.values())
+            offered = model in standing_in and not self._on(plan.models())
+        on = (plan.inline and plan.decision_only) or self.catalogue.target(model) is not None
+        return offered and on and self.ranking.fits(model, plan.need)
 
     def _pool(self, plan: Plan, outcome: Outcome) -> tuple[list[str], SelectionPolicy]:
         if outcome.route is None:

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from serving.decider import Outcome
 from serving.failover import Attempt
+from serving.sessions.visit import SessionFacts
 
 ROUTE = "x-model-router-selected-route"
 ROUTER = "x-pointsman-router"
@@ -21,6 +22,12 @@ ATTEMPTS = "x-pointsman-attempts"
 COST = "x-pointsman-cost"
 """US dollars of the answer, where it is whole and its usage and price are known."""
 TRACE_ID = "x-pointsman-trace-id"
+SESSION = "x-pointsman-session"
+PINNED = "x-pointsman-pinned"
+SWITCHED = "x-pointsman-switched"
+SESSION_REASON = "x-pointsman-session-reason"
+SESSION_SAVED = "x-pointsman-session-saved"
+"""US dollars that the session's models saved it by keeping their caches; of a stream, before it."""
 
 NO_ROUTE = "none"
 """Value of the route header where no task was chosen; tasks cannot be called so."""
@@ -59,6 +66,17 @@ def attempt_headers(attempts: Sequence[Attempt]) -> dict[str, str]:
     tried = ", ".join(f"{escaped(a.model, plain=_IN_LIST)}={a.result}" for a in attempts)
     asked = next((a.model for a in reversed(attempts) if a.asked), None)
     return {**({MODEL: escaped(asked)} if asked else {}), ATTEMPTS: tried}
+
+
+def session_headers(facts: SessionFacts) -> dict[str, str]:
+    """Which session the request belongs to, and what became of its model."""
+    return {
+        SESSION: facts.session_id,
+        PINNED: "true" if facts.pinned else "false",
+        SWITCHED: "true" if facts.switched else "false",
+        SESSION_REASON: facts.reason,
+        SESSION_SAVED: f"{facts.saved:.8f}",
+    }
 
 
 def trace_id(traceparent: str | None) -> str:

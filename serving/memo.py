@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from hashlib import blake2b
 
 from routing.conversation import Conversation
 from routing.decision import Decision
 from routing.tasks import Route
+from serving.digest import digest
 
 Key = bytes
 
@@ -31,15 +31,13 @@ class DecisionMemo:
     @staticmethod
     def key(version: str, routes: Sequence[Route], conversation: Conversation) -> Key:
         """A digest of all that a decision depends on: the checkpoint, the routes, what was said."""
-        texts = [version]
+        fields = [version]
         for route in routes:
-            texts += (route.name, route.description)
-        texts.append("")
+            fields += (route.name, route.description)
+        fields.append("")
         for turn in conversation.turns:
-            texts += (turn.role, turn.text)
-        # With lengths, or two texts could be cut at another place and look alike.
-        whole = f"{list(map(len, texts))}{''.join(texts)}"
-        return blake2b(whole.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+            fields += (turn.role, turn.text)
+        return digest(fields)
 
     def get(self, key: Key) -> Decision | None:
         """The decision, if it is still remembered."""

@@ -26,6 +26,8 @@ from serving.histogram import Distribution
 from serving.process_metrics import ProcessCollector
 from serving.ranking import Ranking
 from serving.request_metrics import PREFIX, RequestCollector
+from serving.sessions.keeper import Sessions
+from serving.sessions.metrics import SessionCollector
 
 DECISION_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 VLLM_PREFIX = "vllm:"
@@ -39,13 +41,19 @@ class Metrics(Collector):
     """Those of one process; `collect` gives all."""
 
     def __init__(
-        self, decider: Decider, accounts: Accounts, breakers: Breakers, ranking: Ranking
+        self,
+        decider: Decider,
+        accounts: Accounts,
+        breakers: Breakers,
+        ranking: Ranking,
+        sessions: Sessions,
     ) -> None:
         self._registry = CollectorRegistry()
         self._engine = EngineCollector(decider.engine)
         self._registry.register(_DecisionCollector(decider))
         self._registry.register(ProcessCollector())
         RequestCollector(accounts, breakers, ranking, self._registry)
+        self._registry.register(SessionCollector(sessions))
 
     def collect(self) -> Iterator[Metric]:
         yield from self._registry.collect()

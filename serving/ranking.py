@@ -133,6 +133,10 @@ class Ranking:
         reasons = {model: why_not(self._catalogue.capabilities(model), need) for model in models}
         return {model: reason for model, reason in reasons.items() if reason in HARD}
 
+    def fits(self, model: str, need: Need) -> bool:
+        """Whether nothing is known that speaks against a model."""
+        return why_not(self._catalogue.capabilities(model), need) is None
+
     def _scored(
         self,
         models: Sequence[str],
@@ -177,6 +181,12 @@ class Ranking:
         first = next(each for each in ranked if each.name == due)
         rest = [each for each in ranked if each is not first]
         return [replace(first, explored=True), *rest]
+
+
+def by_cost(policy: SelectionPolicy) -> bool:
+    """Whether nothing but cost ranks."""
+    weights = policy.weights or POLICIES[policy.prefer]
+    return bool(weights.cost) and not (weights.latency or weights.rank)
 
 
 def merged(*rankings: Sequence[Ranked]) -> list[Ranked]:

@@ -32,9 +32,13 @@ def of(call: Call, provider: Provider) -> dict[str, str]:
 
 
 def relayed(response: aiohttp.ClientResponse) -> dict[str, str]:
-    """Headers of an answer that the client gets too."""
+    """Headers for the client, but those with bytes that none of ours may hold."""
     found = response.headers
-    return {name: found[name] for name in _RELAYED if name in found}
+    return {
+        name: value
+        for name in _RELAYED
+        if (value := found.get(name)) is not None and value.isascii() and value.isprintable()
+    }
 
 
 def is_stream(response: aiohttp.ClientResponse) -> bool:

@@ -12,17 +12,28 @@ import structlog
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving.access.limit_headers import limit_headers
+from serving.access.principal import ANONYMOUS, Principal
+from serving.access.rates import Reading
 from serving.accounts import Accounts, Exchange
 from serving.api.departure import Drain
 from serving.decider import Outcome, where_raised
 from serving.errors import ApiError, clipped
 from serving.failover import Trail
 from serving.gateway import Plan
-from serving.headers import COST, TRACE_ID, attempt_headers, decision_headers, trace_id
+from serving.headers import (
+    COST,
+    TRACE_ID,
+    attempt_headers,
+    decision_headers,
+    session_headers,
+    trace_id,
+)
 from serving.logs import TRACE
 from serving.protocols.errors import error_body_for
 from serving.ranking import Ranked
 from serving.requests import protocol_of
+from serving.sessions.visit import SessionFacts, Visit
 
 if TYPE_CHECKING:
     from serving.tracing.spans import Tracing
@@ -41,11 +52,15 @@ class RequestRecord:
 
     trace_id: str
     exchange: Exchange
+    principal: Principal = ANONYMOUS
+    readings: list[Reading] = field(default_factory=list)
+    """What the caller's key has left of its limits."""
     router: str | None = None
     """Its label: `name@3`."""
     plan: Plan | None = None
     outcome: Outcome | None = None
     ranked: Sequence[Ranked] = ()
+    visit: Visit | None = None
     trail: Trail = field(default_factory=Trail)
     stream: bool = False
     broken: str | None = None
@@ -58,6 +73,11 @@ class RequestRecord:
         if self.trail.trace is not None:
             self.trail.trace.decided_ns = time.time_ns()
 
+    @property
+    def session(self) -> SessionFacts | None:
+        """What is known of its session; None for a request that has none."""
+        return self.visit.facts(self.exchange.model) if self.visit is not None else None
+
     def headers(self) -> dict[str, str]:
         """Headers of the answer, whatever it is."""
         decided = decision_headers(self.router, self.outcome) if self.outcome else {}
@@ -65,11 +85,15 @@ class RequestRecord:
         settled = self.exchange.settled  # of a stream, not before its end
         if settled is not None and settled.cost is not None:
             headers[COST] = f"{settled.cost:.8f}"
+        if (session := self.session) is not None:
+            headers |= session_headers(session)
         return headers
 
     def log_fields(self) -> dict[str, Any]:
         """Fields of the log line: never a prompt, a key, or a client's unchecked words."""
         fields: dict[str, Any] = {"trace_id": self.trace_id, "status": self.status}
+        if self.principal.key_id is not None:
+            fields["key"] = self.principal.key_id
         if self.outcome:
             decision = self.outcome.decision
             fields |= {
@@ -89,6 +113,14 @@ class RequestRecord:
             usage = settled.usage
             fields["tokens"] = [usage.input_tokens, usage.cached_tokens, usage.output_tokens]
             fields["cost"] = settled.cost
+        if (session := self.session) is not None:
+            fields |= {
+                "session": session.session_id,
+                "pinned": session.pinned,
+                "switched": session.switched,
+                "session_reason": session.reason,
+                "session_saved": round(session.saved, 8),
+            }
         if self.broken:
             fields["broken"] = self.broken
         return fields
@@ -103,6 +135,11 @@ def record_of(scope: Scope) -> RequestRecord:
 
 Ended = Callable[[RequestRecord, str, float], None]
 """Told of a request at its end: its record, its path, and how many seconds it took."""
+
+
+def principal_of(scope: Scope) -> Principal:
+    """Who makes the request that a scope belongs to."""
+    return record_of(scope).principal
 
 
 class RequestRecorder:
@@ -130,7 +167,10 @@ class RequestRecorder:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 record.status = message["status"]
-                ours = [(k.encode(), v.encode()) for k, v in record.headers().items()]
+                headers = record.headers()
+                if record.readings:
+                    headers |= limit_headers(protocol_of(scope["path"]), record.readings)
+                ours = [(k.encode(), v.encode()) for k, v in headers.items()]
                 if self._drain.stopping:  # the client's next request is for another server
                     ours.append((b"connection", b"close"))
                 message = {**message, "headers": [*message.get("headers", ()), *ours]}
@@ -148,6 +188,7 @@ class RequestRecorder:
                 raise RuntimeError("answer broken off") from None
             await _send_fault(send_with_headers, scope)
         finally:
+            record.exchange.leave(asked=record.trail.pending)
             seconds = time.perf_counter() - started
             for tell in self.listeners:
                 tell(record, scope["path"], seconds)

@@ -14,6 +14,7 @@ from serving.gateway import Gateway
 from serving.needs import TAGS_HEADER, parse_tags
 from serving.protocols.base import Protocol
 from serving.requests import parse, read_body
+from serving.sessions.key import AFFINITY_HEADER, parse_affinity
 
 routes = APIRouter()
 
@@ -48,7 +49,10 @@ async def _decide(protocol: Protocol, request: Request) -> Response:
     asked = parse(protocol, await read_body(request, gateway.limits), model_required=False)
     tags = parse_tags(request.headers.getlist(TAGS_HEADER))
     await gateway.prepare(asked)
-    plan = gateway.plan(asked, decision_only=True, tags=tags)
+    affinity = parse_affinity(request.headers.getlist(AFFINITY_HEADER))
+    plan = gateway.plan(
+        asked, decision_only=True, tags=tags, affinity=affinity, tenant=record.principal.tenant
+    )
     departure = watched(request)
     try:
         outcome = await departure.unless(gateway.decide(plan))
@@ -57,9 +61,13 @@ async def _decide(protocol: Protocol, request: Request) -> Response:
     record.decided(plan, outcome)
     record.ranked = ranked = gateway.ranking_for(plan, outcome)
     if plan.inline:
-        models = [each.name for each in ranked]
+        models = gateway.arranged(plan, outcome, ranked)
     else:
         models = [target.name for target in gateway.candidates(plan, outcome, ranked)]
+    if plan.visit is not None and models:
+        gateway.sessions.advised(plan.visit, models[0])
+        record.visit = plan.visit
+    facts = plan.visit.facts() if plan.visit is not None else None
     decision = outcome.decision
     return OrjsonResponse(
         {
@@ -70,6 +78,9 @@ async def _decide(protocol: Protocol, request: Request) -> Response:
             "distribution": decision.distribution if decision else None,
             "router": plan.router_label,
             "reason": outcome.reason,
+            "session_id": facts.session_id if facts else None,
+            "pinned": facts.pinned if facts else False,
+            "switched": facts.switched if facts else False,
             "trace_id": record.trace_id,
         }
     )

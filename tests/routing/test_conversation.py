@@ -58,11 +58,19 @@ def test_assistant_may_have_no_content() -> None:
         ("fix it<System-Reminder>\nlines\n</System-Reminder> now", "fix it now"),
         ("<user-prompt-submit-hook>x</user-prompt-submit-hook>go", "go"),
         ("go <system-reminder> never closed", "go"),
+        ("<environment_context>\n<cwd>/a</cwd>\n</environment_context> go", "go"),
+        ("go\n<environment_details>\n# Files\n</environment_details>", "go"),
         ("a < b and <b>bold</b>", "a < b and <b>bold</b>"),
     ],
 )
 def test_envelopes_are_taken_off(said: str, left: str) -> None:
     assert texts([user(said)]) == [("user", left)]
+
+
+def test_other_envelopes_may_be_named() -> None:
+    messages = [user("<memo>x</memo> go"), user("<memo>y</memo>")]
+    turns = normalise(messages, envelopes=("memo",)).turns
+    assert [turn.text for turn in turns] == ["go"]
 
 
 def test_a_pure_envelope_is_no_turn() -> None:

@@ -115,9 +115,10 @@ async def test_stand_ins_keep_to_the_policy_on_data(
     outcome = await gateway.decide(plan)
     if expected is None:
         with pytest.raises(ApiError, match=r"stand-in \(tags\)"):
-            gateway.candidates(plan, outcome)
+            gateway.candidates(plan, outcome, gateway.ranking_for(plan, outcome))
     else:
-        assert [target.name for target in gateway.candidates(plan, outcome)] == expected
+        ranked = gateway.ranking_for(plan, outcome)
+        assert [target.name for target in gateway.candidates(plan, outcome, ranked)] == expected
 
 
 def test_a_model_asked_for_by_name_is_bound_by_the_requests_tags() -> None:

@@ -137,10 +137,13 @@ async def test_a_collector_that_is_down_hurts_no_request(upstream: FakeUpstream)
     assert [answer.status_code for answer in answers] == [200] * 5
 
 
-async def test_nothing_is_forwarded_or_imported_unless_asked_for(upstream: FakeUpstream):
+async def test_nothing_is_forwarded_unless_asked_for(upstream: FakeUpstream):
     async with serving(config_for(upstream), FakeEngine(), upstream) as server:
         await server.chat("coding please", headers={"traceparent": PARENT})
     assert "traceparent" not in upstream.headers[0]
+
+
+def test_nothing_is_imported_unless_asked_for():
     code = "import sys, serving.run; print('opentelemetry' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "False"

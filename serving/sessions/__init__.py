@@ -1,0 +1,1 @@
+"""Conversations that keep their model, and with it the prompt cache of its provider."""
