@@ -21,7 +21,7 @@ from serving_fakes import KEY, KEY_ENV, FakeUpstream, config_for, until_answers
 
 from serving.local_process import free_port
 
-pytestmark = [needs_redis, pytest.mark.timeout(400)]
+pytestmark = [needs_redis, pytest.mark.timeout(600)]
 HERE = Path(__file__).parent
 ENVIRON = {
     **os.environ,
