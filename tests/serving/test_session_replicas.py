@@ -21,7 +21,7 @@ from serving_fakes import KEY, KEY_ENV, FakeUpstream, config_for, until_answers
 
 from serving.local_process import free_port
 
-pytestmark = [needs_redis, pytest.mark.timeout(400)]
+pytestmark = [needs_redis, pytest.mark.timeout(600)]
 HERE = Path(__file__).parent
 ENVIRON = {
     **os.environ,
@@ -117,7 +117,7 @@ async def replicas(folder: Path, url: str, upstream: FakeUpstream) -> AsyncItera
     running = Replicas(path)
     try:
         urls = [f"http://127.0.0.1:{port}/readyz" for port in running.ports]
-        await asyncio.gather(*(until_answers(url, 120) for url in urls))
+        await asyncio.gather(*(until_answers(url, seconds=120) for url in urls))
         yield running
     finally:
         for number in range(2):
