@@ -210,15 +210,6 @@ async def test_without_storage_there_are_no_records(server: Running):
     assert answer.json()["error"]["code"] == "records_off"
 
 
-async def test_only_the_owner_sees_records(upstream: FakeUpstream, tmp_path: Any):
-    async with recording(upstream, f"sqlite:///{tmp_path}/r.db") as server:
-        server.app.state.admin_key = "owners-key"
-        for path in (DECISIONS, f"{DECISIONS}/{'0' * 32}", f"{DECISIONS}/export?router=work"):
-            assert (await server.http.get(path)).status_code == 401
-        bearer = {"authorization": "Bearer owners-key"}
-        assert (await server.http.get(DECISIONS, headers=bearer)).status_code == 200
-
-
 async def test_a_client_that_leaves_is_recorded(upstream: FakeUpstream, database: str):
     upstream.models["code-1"] = Behaviour("hang", after=0)
     async with recording(upstream, database, limits={"first_byte_s": 5}) as server:
