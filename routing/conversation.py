@@ -60,6 +60,8 @@ class Conversation:
 
     def up_to_last_user_turn(self) -> Conversation:
         """The part that decides: a tool loop after the last user turn does not change the route."""
+        if self.turns and self.turns[-1].role == "user":
+            return self
         for index in range(len(self.turns) - 1, -1, -1):
             if self.turns[index].role == "user":
                 return Conversation(self.turns[: index + 1])
@@ -73,7 +75,12 @@ class Conversation:
     @property
     def has_user_text(self) -> bool:
         """Whether any user turn says more than marks of images and files."""
-        return any(t.role == "user" and _MARKS.sub("", t.text).strip() for t in self.turns)
+        return any(t.role == "user" and _says_something(t.text) for t in self.turns)
+
+
+def _says_something(text: str) -> bool:
+    said = text.strip()
+    return bool(_MARKS.sub("", said).strip() if said.startswith("[") else said)
 
 
 def normalise(messages: Sequence[Any], envelopes: tuple[str, ...] = ENVELOPES) -> Conversation:
@@ -95,18 +102,28 @@ def normalise(messages: Sequence[Any], envelopes: tuple[str, ...] = ENVELOPES) -
 
 
 def _turn(message: Any, index: int, envelopes: tuple[str, ...]) -> Turn:
-    at = f"messages[{index}]"
+    # Most messages are plain text: names of fields are put together only for those that are not.
     if not isinstance(message, dict):
+        at = f"messages[{index}]"
         raise InvalidRequest(f"{at} must be an object", field=at)
     role = message.get("role")
-    if not isinstance(role, str) or role not in _ROLES:
-        known = ", ".join(_ROLES)
-        raise InvalidRequest(f"{at}.role must be one of {known}", field=f"{at}.role")
-    calls = _tool_calls(message, at) if role == "assistant" else []
-    text = _content(message.get("content"), f"{at}.content", required=role != "assistant")
+    known = _ROLES.get(role) if isinstance(role, str) else None
+    if known is None:
+        field = f"messages[{index}].role"
+        raise InvalidRequest(f"{field} must be one of {', '.join(_ROLES)}", field=field)
+    calls: list[str] = []
+    if role == "assistant" and message.get("tool_calls"):
+        calls = _tool_calls(message["tool_calls"], f"messages[{index}].tool_calls")
+    content = message.get("content")
+    if isinstance(content, str):
+        text = content.strip()
+    else:
+        text = _content(content, f"messages[{index}].content", required=role != "assistant")
     if role == "user":
         text = strip_envelopes(text, envelopes)
-    return Turn(_ROLES[role], "\n".join([*([text] if text else []), *calls]), index)
+    if calls:
+        text = "\n".join([text, *calls] if text else calls)
+    return Turn(known, text, index)
 
 
 def strip_envelopes(text: str, envelopes: tuple[str, ...] = ENVELOPES) -> str:
@@ -129,8 +146,6 @@ def _content(content: Any, at: str, *, required: bool) -> str:
         if required:
             raise InvalidRequest(f"{at} is required", field=at)
         return ""
-    if isinstance(content, str):
-        return content.strip()
     if not isinstance(content, list):
         raise InvalidRequest(f"{at} must be a string or an array of parts", field=at)
     return "\n".join(_part(part, f"{at}[{number}]") for number, part in enumerate(content)).strip()
@@ -150,15 +165,14 @@ def _part(part: Any, at: str) -> str:
     return _MARKED_PARTS.get(kind, "[file]")
 
 
-def _tool_calls(message: dict[str, Any], at: str) -> list[str]:
-    calls = message.get("tool_calls") or []
+def _tool_calls(calls: Any, at: str) -> list[str]:
     if not isinstance(calls, list):
-        raise InvalidRequest(f"{at}.tool_calls must be an array", field=f"{at}.tool_calls")
+        raise InvalidRequest(f"{at} must be an array", field=at)
     texts: list[str] = []
     for number, call in enumerate(calls):
         body = call.get(call.get("type", "function")) if isinstance(call, dict) else None
         if not isinstance(body, dict) or not isinstance(body.get("name"), str):
-            field = f"{at}.tool_calls[{number}]"
+            field = f"{at}[{number}]"
             raise InvalidRequest(f"{field} must name a function", field=field)
         arguments = body.get("arguments", body.get("input", ""))
         texts.append(f"[tool call] {body['name']} {arguments}".strip())

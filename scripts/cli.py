@@ -16,6 +16,7 @@ from scripts.data_command import app as data_app
 from scripts.eval_command import base_of, evaluate
 from scripts.experiments_command import experiments
 from scripts.export_command import export
+from scripts.keys_command import app as keys_app
 from scripts.logs import log_to_stderr as _log_to_stderr
 from scripts.places import CONFIGS, ROOT, config_path
 from scripts.plan_command import plan
@@ -73,6 +74,7 @@ def serve(
 
 app.add_typer(config_app, name="config")
 app.add_typer(data_app, name="data")
+app.add_typer(keys_app, name="keys")
 
 taxonomy = typer.Typer(help="The taxonomy of tasks that data is made from.", no_args_is_help=True)
 app.add_typer(taxonomy, name="taxonomy")

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from serving.catalogue import Target
 from serving.needs import Need
@@ -50,6 +51,16 @@ class Failed:
     label: str
     seconds: float
     streamed: bool
+
+
+class Hold(Protocol):
+    """What a request has reserved of its key's budget and limits."""
+
+    def settle(self, settled: Settled) -> None:
+        """The answer has ended."""
+
+    def release(self, *, asked: bool) -> None:
+        """There is no answer; `asked` says that a model was being asked when the client left."""
 
 
 class Accounts:
@@ -128,6 +139,7 @@ class Exchange:
     settled: Settled | None = None
     ended: Callable[[Settled], None] | None = None
     """Told when the answer has ended, after the accounts."""
+    hold: Hold | None = None
     _target: Target | None = None
     _answer: Answer | None = field(default=None, repr=False)
     _first_byte_s: float = 0.0
@@ -169,3 +181,10 @@ class Exchange:
         self.accounts.settle(self.settled)
         if self.ended is not None:
             self.ended(self.settled)
+        if self.hold is not None:
+            self.hold.settle(self.settled)
+
+    def leave(self, *, asked: bool) -> None:
+        """The request is over; without an answer, what it held is let go."""
+        if self.hold is not None and self.settled is None:
+            self.hold.release(asked=asked)

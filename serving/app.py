@@ -18,6 +18,7 @@ import structlog
 from fastapi import FastAPI
 
 from serving import logs
+from serving.access.access import Access
 from serving.accounts import Accounts
 from serving.api import (
     admin,
@@ -26,7 +27,9 @@ from serving.api import (
     embeddings,
     errors,
     health,
+    keys,
     models,
+    provider_keys,
     router_admin,
     router_schemas,
     routing,
@@ -52,6 +55,7 @@ from serving.readiness import Readiness
 from serving.records.metrics import RecordCollector
 from serving.records.service import open_records
 from serving.router_setup import build_registry
+from serving.sessions.metrics import SessionCollector
 from serving.sessions.setup import build_sessions
 from serving.storage.database import open_database
 from serving.tracing import open_tracing
@@ -66,6 +70,8 @@ ROUTES = (
     health,
     admin,
     router_admin,
+    keys,
+    provider_keys,
 )
 
 log = structlog.get_logger("pointsman")
@@ -103,12 +109,21 @@ def create_app(
     sessions = build_sessions(config.sessions, catalogue, ranking, environ)
     upstreams = Upstreams(limits, config.failover)
     breakers = Breakers(config.breaker)
+    access = Access(config, environ, database, catalogue, ranking)
     accounts = Accounts(ranking.costs.cost_of)
     Learning(ranking, latencies).listen(accounts)
     records = open_records(config.records, database)
     tracing = open_tracing(config.tracing)
 
-    parts: list[Part | None] = [database, routers, records, sessions.store, upstreams, ranking]
+    parts: list[Part | None] = [
+        database,
+        access,
+        routers,
+        records,
+        sessions.store,
+        upstreams,
+        ranking,
+    ]
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -136,10 +151,13 @@ def create_app(
     readiness.add("engine", lambda: decider.state, required=True)
     if database is not None:
         readiness.add("database", lambda: None if database.ready else "does not answer")
+    app.gate = access.gate
+    readiness.add("sessions", lambda: None if sessions.store.up else "Redis does not answer")
     app.recorder = RequestRecorder(accounts, drain, tracing)
     app.recorder.listeners += [part.ended for part in (records, tracing) if part is not None]
-    metrics = Metrics(decider, accounts, breakers, ranking, sessions)
+    metrics = Metrics(decider, accounts, breakers, ranking)
     metrics.register(RecordCollector(records))
+    metrics.register(SessionCollector(sessions))
     app.state.started = int(time.time())
     app.state.gateway = Gateway(
         limits=limits,
@@ -150,6 +168,7 @@ def create_app(
         ranking=ranking,
         failover=Failover(upstreams, breakers),
         sessions=sessions,
+        spending=access.spending,
     )
     app.state.drain = drain
     app.state.readiness = readiness
@@ -157,7 +176,7 @@ def create_app(
     app.state.scrape = metrics.exposition
     app.state.database = database
     app.state.records = records
-    app.state.admin_key = environ.get(admin.ADMIN_KEY_ENV)
+    app.state.access = access
     for module in ROUTES:
         app.include_router(module.routes)
     errors.install(app)

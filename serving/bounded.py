@@ -18,6 +18,7 @@ class Bounded(OrderedDict[K, V]):
 
     def __setitem__(self, key: K, value: V) -> None:
         super().__setitem__(key, value)
-        self.move_to_end(key)
         if len(self) > self._limit:
             self.popitem(last=False)
+        else:
+            self.move_to_end(key)

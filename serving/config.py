@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from routing.tasks import ModelName, Router, Tag, TaskName
+from serving.config_access import AccessConfig
 from serving.config_base import BaseUrl, EnvName, ProviderName, Seconds, Strict
 from serving.config_listen import DrainConfig, Listen
 from serving.config_ranking import LatencyConfig, ModelConfig, PricesConfig
@@ -259,6 +260,8 @@ class ServerConfig(Strict):
     """How requests that belong together keep their model."""
     local_upstream: LocalUpstream = LocalUpstream()
     """A small chat model on this machine."""
+    access: AccessConfig = AccessConfig()
+    """Who may call."""
     storage: StorageConfig | None = None
     """Left out, nothing outlives the server: routers are this file's, and no keys are kept."""
     records: RecordsConfig = RecordsConfig()

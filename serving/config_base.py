@@ -25,6 +25,13 @@ def check_base_url(value: str) -> str:
     return value.strip().rstrip("/")
 
 
+def origin_of(url: str) -> str:
+    """Scheme, host and port of a base URL, as ``https://api.openai.com:443``."""
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return f"{parts.scheme}://{parts.hostname}:{port}"
+
+
 BaseUrl = Annotated[str, AfterValidator(check_base_url)]
 EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 ProviderName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$", max_length=64)]

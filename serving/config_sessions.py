@@ -63,6 +63,7 @@ class SessionsConfig(Strict):
     redis_timeout_ms: Annotated[FiniteFloat, Field(gt=0)] = 50
     """Redis may keep a request waiting so long; then the process's own copy answers."""
     switching: SwitchingConfig = SwitchingConfig()
+    """What makes a session leave its model."""
 
     def redis(self, environ: Mapping[str, str]) -> str | None:
         """The URL in force; raises ConfigError for a variable whose value is none."""

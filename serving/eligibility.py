@@ -39,7 +39,7 @@ class Capabilities:
 
 def why_not(model: Capabilities, need: Need) -> Reason | None:
     """Why a model should not get a request, a hard reason before others; None if it may."""
-    if any(model.tags.get(name) != value for name, value in need.tags):
+    if need.tags and any(model.tags.get(name) != value for name, value in need.tags):
         return "tags"
     if need.vision and model.vision is False:
         return "vision"

@@ -10,6 +10,8 @@ VARIABLES = {
     "POINTSMAN_ADMIN_KEY": "Key that callers of `/admin` must bear; unset, only this machine may.",
     "POINTSMAN_DATABASE_URL": "The database, instead of `storage.url`; `storage.url_env` may name "
     "another variable.",
+    "POINTSMAN_REDIS_URL": "The Redis of sessions, instead of `sessions.redis_url`; "
+    "`sessions.redis_url_env` may name another variable.",
     "POINTSMAN_LOCAL_URL": "Base URL of a local upstream that runs already: none is started then. "
     "`local_upstream.url_env` may name another variable.",
     "POINTSMAN_CACHE": "Folder of base weights and merged checkpoints, instead of "

@@ -30,6 +30,8 @@ class ApiError(Exception):
     kind: str = "invalid_request_error"
     param: str | None = None
     code: str | None = None
+    headers: dict[str, str] | None = None
+    """Of the answer, such as `retry-after`."""
 
     def body(self) -> dict[str, Any]:
         return error_body(self.message, self.kind, self.param, self.code)

@@ -21,6 +21,8 @@ from serving.retry_after import retry_after_s
 from serving.tracing.notes import RequestTrace
 from serving.upstream import Answer, ErrorAnswer, UpstreamFailure, Upstreams
 
+PENDING = "pending"
+
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
@@ -46,6 +48,11 @@ class Trail:
     def model(self) -> str | None:
         """The model asked last: the one that answered, if any did."""
         return next((a.model for a in reversed(self.attempts) if a.asked), None)
+
+    @property
+    def pending(self) -> bool:
+        """Whether a model is being asked, or was when the request was given up."""
+        return any(a.result == PENDING for a in self.attempts)
 
 
 @dataclass(slots=True)
@@ -125,11 +132,10 @@ class Failover:
         number = len(trail.attempts)
         if trail.trace is not None:
             call = trail.trace.ask(call, number, target)
-        trail.attempts.append(Attempt(target.name, "pending"))
+        trail.attempts.append(Attempt(target.name, PENDING))
         self.breakers.asked(target.name)
         try:
-            async with asyncio.timeout_at(deadline):
-                answer = await self.upstreams.ask(target, call, outgoing.fields)
+            answer = await self.upstreams.ask(target, call, outgoing.fields, deadline=deadline)
         except UpstreamFailure as failure:
             label = failure.label
             wait = retry_after_s(failure.retry_after)
@@ -140,9 +146,6 @@ class Failover:
                 self.breakers.succeeded(target.name)
             else:
                 self.breakers.failed(target.name, retry_after_s=wait)
-        except TimeoutError:
-            label = "timeout"
-            self.breakers.failed(target.name)
         except BaseException:
             self.breakers.abandoned(target.name)
             raise

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from routing.conversation import Conversation, normalise
+from routing.conversation import normalise
 from routing.errors import ContractError, InvalidRequest
 from routing.tasks import ROUTER_PREFIX, Pool, SelectionPolicy, preference_pools
+from serving.access.spending import Spending
 from serving.catalogue import Catalogue, Target
 from serving.config import Limits, StandIns
 from serving.decider import Decider, Outcome
 from serving.errors import ApiError, bad_request, clipped, from_contract, unknown_model
 from serving.failover import Failover
 from serving.needs import Need, Tags, need_of
+from serving.plan import Plan
 from serving.protocols.conversation_messages import routed_messages
 from serving.ranking import Ranked, Ranking, by_cost, merged
 from serving.requests import ModelRequest
@@ -21,44 +23,11 @@ from serving.router_registry import RouterRegistry
 from serving.routers import ServedRouter
 from serving.sessions.keeper import Sessions
 from serving.sessions.switching import NewTurn
-from serving.sessions.visit import Visit
 
 MAX_MODEL_NAME = 255
 """Characters; names are echoed into headers."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A request that is to be routed."""
-
-    router: str | None
-    """Name of the router; None where the request brings its own pools only."""
-    router_label: str | None
-    """With its revision, if it has any: `name@3`."""
-    pools: tuple[Pool, ...]
-    fallbacks: tuple[str, ...]
-    inline: bool
-    """Whether the pools are the request's own."""
-    conversation: Conversation
-    need: Need
-    decision_only: bool
-    """Whether nothing is forwarded."""
-    visit: Visit | None
-    """Its part in its session; None where it belongs to none."""
-
-    def pool(self, route: str) -> Pool:
-        """The pool of a task of this plan."""
-        return next(pool for pool in self.pools if pool.route.name == route)
-
-    def has(self, route: str | None) -> bool:
-        """Whether this plan has such a task."""
-        return any(pool.route.name == route for pool in self.pools)
-
-    def models(self) -> Iterator[str]:
-        """All that it may go to, some more than once."""
-        for pool in self.pools:
-            yield from pool.models
-        yield from self.fallbacks
+_OWN_ORDER = SelectionPolicy()
+"""Of the fallbacks: as they are listed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +42,7 @@ class Gateway:
     ranking: Ranking
     failover: Failover
     sessions: Sessions
+    spending: Spending
 
     async def prepare(self, asked: ModelRequest) -> None:
         """Fetch what `plan` may need and does not know: an older revision that is named. Raises
@@ -122,7 +92,7 @@ class Gateway:
             need,
             affinity=affinity,
             tenant=tenant,
-            on_user_only=router.route_on_user_only if router else None,
+            on_user_only=router.definition.route_on_user_only if router else None,
         )
         return Plan(
             router=router.name if router else None,
@@ -155,7 +125,7 @@ class Gateway:
         models, policy = self._pool(plan, outcome)
         explore = not plan.decision_only and (plan.visit is None or plan.visit.session is None)
         own = self.ranking.order(models, policy, plan.need, route=outcome.route, explore=explore)
-        rest = self.ranking.order(plan.fallbacks, SelectionPolicy(), plan.need, route=outcome.route)
+        rest = self.ranking.order(plan.fallbacks, _OWN_ORDER, plan.need, route=outcome.route)
         return merged(own, rest)
 
     def arranged(self, plan: Plan, outcome: Outcome, ranked: Sequence[Ranked]) -> list[str]:
@@ -226,7 +196,7 @@ class Gateway:
 
     def _pool(self, plan: Plan, outcome: Outcome) -> tuple[list[str], SelectionPolicy]:
         if outcome.route is None:
-            return [], SelectionPolicy()
+            return [], _OWN_ORDER
         pool = plan.pool(outcome.route)
         return pool.models, pool.selection_policy
 

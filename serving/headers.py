@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from urllib.parse import quote
 
 from serving.decider import Outcome
@@ -37,6 +38,7 @@ _IN_LIST = _PLAIN.translate(str.maketrans("", "", ",= "))
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
+@lru_cache(maxsize=1024)
 def escaped(text: str, *, plain: str = _PLAIN) -> str:
     """Percent-encoded UTF-8 wherever it is not printable ASCII."""
     return quote(text, safe=plain, errors="replace")

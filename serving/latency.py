@@ -173,8 +173,11 @@ class Latencies:
         return FAILURE_SECONDS * failed.value * float(0.5 ** (age / self._half_life))
 
     def _entry(self, model: str, streamed: bool) -> _Model:
-        entry = self._models.get((model, streamed)) or _Model()
-        self._models[model, streamed] = entry
+        entry = self._models.get((model, streamed))
+        if entry is None:
+            entry = self._models[model, streamed] = _Model()
+        else:
+            self._models.move_to_end((model, streamed))
         return entry
 
 

@@ -1,15 +1,20 @@
 """Prometheus metrics, of decisions and of the engine that makes them.
 
-Counts are read when they are asked for, so that a decision pays for one histogram alone. Labels
-have few values, none of them from a client.
+Counts are read when they are asked for, so that a decision pays for no metric but the bucket that
+its time falls into. Labels have few values, none of them from a client.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Histogram, disable_created_metrics
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, disable_created_metrics
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import REGISTRY, Collector
 
@@ -17,11 +22,10 @@ from serving.accounts import Accounts
 from serving.breaker import Breakers
 from serving.decider import Decider
 from serving.engine.base import Engine
+from serving.histogram import Distribution
 from serving.process_metrics import ProcessCollector
 from serving.ranking import Ranking
 from serving.request_metrics import PREFIX, RequestCollector
-from serving.sessions.keeper import Sessions
-from serving.sessions.metrics import SessionCollector
 
 DECISION_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 VLLM_PREFIX = "vllm:"
@@ -35,26 +39,13 @@ class Metrics(Collector):
     """Those of one process; `collect` gives all."""
 
     def __init__(
-        self,
-        decider: Decider,
-        accounts: Accounts,
-        breakers: Breakers,
-        ranking: Ranking,
-        sessions: Sessions,
+        self, decider: Decider, accounts: Accounts, breakers: Breakers, ranking: Ranking
     ) -> None:
         self._registry = CollectorRegistry()
         self._engine = EngineCollector(decider.engine)
-        histogram = Histogram(
-            f"{PREFIX}_decision_seconds",
-            "Time from asking the engine to having its decision, or a reason for none.",
-            buckets=DECISION_BUCKETS,
-            registry=self._registry,
-        )
-        decider.observe = lambda milliseconds: histogram.observe(milliseconds / 1000)
         self._registry.register(_DecisionCollector(decider))
         self._registry.register(ProcessCollector())
         RequestCollector(accounts, breakers, ranking, self._registry)
-        self._registry.register(SessionCollector(sessions))
 
     def collect(self) -> Iterator[Metric]:
         yield from self._registry.collect()
@@ -83,8 +74,17 @@ class _Only(Collector):
 class _DecisionCollector(Collector):
     def __init__(self, decider: Decider) -> None:
         self._decider = decider
+        self._times = times = Distribution(DECISION_BUCKETS)
+        decider.observe = lambda milliseconds: times.observe(milliseconds / 1000)
 
     def collect(self) -> Iterator[Metric]:
+        seconds = HistogramMetricFamily(
+            f"{PREFIX}_decision_seconds",
+            "Time from asking the engine to having its decision, or a reason for none.",
+            labels=[],
+        )
+        self._times.add_to(seconds)
+        yield seconds
         outcomes = CounterMetricFamily(
             f"{PREFIX}_decisions",
             "Decisions by outcome: decided, or why the request went to its fallbacks.",

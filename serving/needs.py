@@ -91,7 +91,8 @@ def need_of(protocol: Protocol, body: dict[str, Any], tags: Tags = ()) -> Need:
         count.say(body.get(name))
     schema = _schema(protocol, body)
     tools = [value for name in ("tools", "functions") if (value := body.get(name))]
-    count.text_bytes += sum(_json_bytes(value) for value in (*tools, schema) if value)
+    for value in (*tools, schema) if schema else tools:
+        count.text_bytes += _json_bytes(value)
     return Need(
         prompt_tokens=count.tokens + -(-count.text_bytes // BYTES_PER_TOKEN),
         max_output_tokens=_cap(body, _CAPS[protocol]),
@@ -152,7 +153,9 @@ class _Count:
             kind = ""
         if "role" in item:
             self.tokens += MESSAGE_TOKENS
-        if kind in _IMAGES:
+        if not kind:
+            self._values(item, left)
+        elif kind in _IMAGES:
             self.images = True
             self.tokens += IMAGE_TOKENS
         elif kind in _AUDIO:
@@ -161,13 +164,18 @@ class _Count:
         elif kind in _FILES:
             self._file(item, left)
         else:
-            for key, value in item.items():
-                if key in _OPAQUE:
-                    continue
-                if key in _ARGUMENTS and isinstance(value, dict):
-                    self.text_bytes += _json_bytes(value)
-                else:
-                    left.append(value)
+            self._values(item, left)
+
+    def _values(self, item: dict[str, Any], left: list[Any]) -> None:
+        for key, value in item.items():
+            if key in _OPAQUE:
+                continue
+            if isinstance(value, str):
+                self.text_bytes += _utf8_bytes(value)
+            elif key in _ARGUMENTS and isinstance(value, dict):
+                self.text_bytes += _json_bytes(value)
+            else:
+                left.append(value)
 
     def _file(self, item: dict[str, Any], left: list[Any]) -> None:
         source = item.get("source")

@@ -91,11 +91,7 @@ class Outgoing:
         self.protocol = protocol
         self.fields = fields
         self.stream = stream
-        self._headers = {
-            name: value
-            for name, pattern in _RELAYED_HEADERS.items()
-            if headers and (value := headers.get(name)) and pattern.fullmatch(value)
-        }
+        self._headers = headers or {}
         self._made: dict[tuple[Protocol, Dialect], tuple[dict[str, Any], Translation | None]] = {}
 
     def call(self, target: Target) -> Call:
@@ -110,7 +106,7 @@ class Outgoing:
         if protocol is Protocol.MESSAGES:
             headers["anthropic-version"] = ANTHROPIC_VERSION
             if translated is None:
-                headers |= self._headers
+                headers |= self._relayed_headers()
         body = {**body, "model": target.model}
         wanted = self._usage_to_ask(body, target) if protocol is Protocol.CHAT else None
         if wanted is not None:
@@ -123,6 +119,13 @@ class Outgoing:
             translation=translated,
             hide_usage=wanted is not None and translated is None,
         )
+
+    def _relayed_headers(self) -> dict[str, str]:
+        return {
+            name: value
+            for name, pattern in _RELAYED_HEADERS.items()
+            if (value := self._headers.get(name)) and pattern.fullmatch(value)
+        }
 
     def _translated(
         self, protocol: Protocol, dialect: Dialect

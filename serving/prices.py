@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from genai_prices import Usage, types
 from genai_prices.data_snapshot import DataSnapshot, find_provider_by_id, get_snapshot
@@ -59,8 +59,7 @@ class Rates:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """A model as the public data can be asked for it.
 
     The base URL tells whose prices hold; where the data knows none, the provider's name must be its

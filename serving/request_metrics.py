@@ -9,12 +9,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Histogram
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
 from serving.accounts import Accounts, Settled
 from serving.breaker import Breakers
+from serving.histogram import Distribution
 from serving.ranking import Ranking
 
 PREFIX = "pointsman"
@@ -34,13 +40,8 @@ class RequestCollector(Collector):
         self._accounts = accounts
         self._ranking = ranking
         self._breakers = breakers
-        self._first_byte = Histogram(
-            f"{PREFIX}_first_byte_seconds",
-            "Time from asking a model to the beginning of its answer, of answers alone.",
-            labelnames=["model", "stream"],
-            buckets=FIRST_BYTE_BUCKETS,
-            registry=registry,
-        )
+        self._first_byte: dict[tuple[str, bool], Distribution] = {}
+        """By model and whether it was a stream."""
         accounts.listeners.append(self._observe)
         registry.register(self)
 
@@ -80,6 +81,14 @@ class RequestCollector(Collector):
             ("reason",),
             {(reason,): count for reason, count in dict(accounts.broken).items()},
         )
+        first_byte = HistogramMetricFamily(
+            f"{PREFIX}_first_byte_seconds",
+            "Time from asking a model to the beginning of its answer, of answers alone.",
+            labels=["model", "stream"],
+        )
+        for (model, streamed), times in dict(self._first_byte).items():
+            times.add_to(first_byte, [model, str(streamed).lower()])
+        yield first_byte
         states = GaugeMetricFamily(
             f"{PREFIX}_breaker",
             "1 for a model that is left alone: open, cooling (it said Retry-After) or half_open.",
@@ -106,9 +115,11 @@ class RequestCollector(Collector):
             yield family
 
     def _observe(self, settled: Settled) -> None:
-        self._first_byte.labels(
-            self._accounts.name(settled.target.name), str(settled.streamed).lower()
-        ).observe(settled.first_byte_s)
+        key = self._accounts.name(settled.target.name), settled.streamed
+        found = self._first_byte.get(key)
+        if found is None:
+            found = self._first_byte[key] = Distribution(FIRST_BYTE_BUCKETS)
+        found.observe(settled.first_byte_s)
 
 
 def _items(counter: Counter[tuple[str, str]]) -> dict[tuple[str, ...], float]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -15,6 +13,7 @@ from routing.tasks import RoutingPreference
 from serving.config import Limits
 from serving.errors import ApiError, bad_request, field_path
 from serving.protocols.base import Protocol
+from serving.timers import within
 
 MAX_PREFERENCES = 256
 DRAINED_BYTES = 64 * 2**20
@@ -47,39 +46,34 @@ async def read_body(request: Request, limits: Limits) -> bytes:
     Raises ApiError 413 for one that is longer than the limit, of which no more than that is kept,
     and 408 for a client that stops sending.
     """
-    limit = limits.body_bytes
+    most, length = limits.body_bytes, request.headers.get("content-length", "")
     chunks: list[bytes] = []
-    size = 0
-    async for chunk in _pieces(request, limits.idle_s):
-        size += len(chunk)
-        if size > limit + DRAINED_BYTES:
-            break
-        if size > limit:
-            # Read on and throw away: closing on a client that still sends would reset the
-            # connection, and it would never see the answer.
-            chunks.clear()
-        else:
-            chunks.append(chunk)
-    if size > limit:
+    size, more = 0, True
+    try:
+        # A body of known length ends with its last byte; the server would tell of the end later.
+        while more and str(size) != length:
+            with within(limits.idle_s):
+                message = await request.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            more = message.get("more_body", False)
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size > most + DRAINED_BYTES:
+                break
+            if size > most:
+                # Read on and throw away: closing on a client that still sends would reset the
+                # connection, and it would never see the answer.
+                chunks.clear()
+            else:
+                chunks.append(chunk)
+    except TimeoutError:
+        raise ApiError(408, "The body did not arrive in time.", code="timeout") from None
+    if size > most:
         raise ApiError(
-            413, f"The body exceeds {limit} bytes, the most this server reads.", code="too_large"
+            413, f"The body exceeds {most} bytes, the most this server reads.", code="too_large"
         )
     return b"".join(chunks)
-
-
-async def _pieces(request: Request, idle_s: float) -> AsyncIterator[bytes]:
-    # Not request.stream(), which needs a wait more for each body, and each wait its time limit.
-    more = True
-    while more:
-        try:
-            async with asyncio.timeout(idle_s):
-                message = await request.receive()
-        except TimeoutError:
-            raise ApiError(408, "The body did not arrive in time.", code="timeout") from None
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        more = message.get("more_body", False)
-        yield message.get("body", b"")
 
 
 def parse(protocol: Protocol, body: bytes, *, model_required: bool = True) -> ModelRequest:

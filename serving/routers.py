@@ -39,8 +39,6 @@ class ServedRouter:
     """What it was built of."""
     revision: int | None = None
     """Of a stored router; one of the configuration file has none."""
-    route_on_user_only: bool | None = None
-    """None for what the configuration's sessions say."""
 
     @cached_property
     def routes(self) -> tuple[Route, ...]:
@@ -92,7 +90,6 @@ class RouterBuilder:
             router.tags,
             router,
             revision,
-            router.route_on_user_only,
         )
 
 

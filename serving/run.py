@@ -14,6 +14,7 @@ import aiohttp
 import structlog
 
 from serving import logs
+from serving.access.exposure import check_exposure
 from serving.config import EngineKind, ServerConfig, load_config, with_engine
 from serving.engine.base import EngineFactory
 from serving.errors import ConfigError
@@ -61,6 +62,7 @@ def serve(
     logs.configure(config.logging.level)
     check_port_free(config.listen.host, config.listen.port)
     environ = dict(os.environ if environ is None else environ)
+    check_exposure(config, environ)
     local = _local_upstream(config, environ)
     if local is not None:
         environ[config.local_upstream.url_env] = local.base_url

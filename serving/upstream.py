@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import aiohttp
 import orjson
 
+from serving import upstream_headers
 from serving.catalogue import Target
 from serving.config import FailoverConfig, Limits
 from serving.outgoing import Call
@@ -17,11 +17,12 @@ from serving.protocols.base import Protocol
 from serving.refusals import refusal_of
 from serving.sse import MAX_HELD, EventSplitter, first_data, is_error
 from serving.stream import TOLD, ClientEvents, StreamCut
+from serving.timers import within
+from serving.upstream_headers import is_stream, relayed
 from serving.usage import Usage, UsageMeter, usage_of
 
 PRIVATE = frozenset({401, 402, 403, 404})
 """About the owner's account or configuration: never shown to a client as they are."""
-RELAYED_HEADERS = ("content-type", "x-request-id", "request-id", "retry-after")
 MAX_ERROR_BYTES = 64 * 1024
 _READ = 64 * 1024
 
@@ -99,7 +100,7 @@ class Upstreams:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._limits.connect_s),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
-            skip_auto_headers=("user-agent",),
+            headers=upstream_headers.CONSTANT,
         )
 
     async def close(self) -> None:
@@ -107,20 +108,24 @@ class Upstreams:
         if self.session is not None:
             await self.session.close()
 
-    async def ask(self, target: Target, call: Call, request: Mapping[str, Any]) -> Answer:
-        """Ask once and wait for the answer to begin; raises UpstreamFailure.
+    async def ask(
+        self, target: Target, call: Call, request: Mapping[str, Any], *, deadline: float
+    ) -> Answer:
+        """Ask once and wait for the answer to begin, or to be whole; raises UpstreamFailure.
 
-        `request` is the client's own body, which a translated answer may have to repeat from.
+        `request` is the client's own body, which a translated answer may have to repeat from;
+        `deadline` is on the event loop's clock.
         """
         response: aiohttp.ClientResponse | None = None
         try:
-            async with asyncio.timeout(self._limits.first_byte_s):
+            with within(self._limits.first_byte_s, deadline):
                 response = await self._post(target, call)
                 if response.status != 200:
                     return await self._refused(response, target)
-                if call.protocol is not None and _is_stream(response):
+                if call.protocol is not None and is_stream(response):
                     return await self._stream(response, target, call, request)
-            return await self._whole(response, target, call, request)
+            body = await self._body(response, deadline)
+            return self._whole(response, body, target, call, request)
         except TimeoutError:
             self._drop(response)
             raise UpstreamFailure("timeout") from None
@@ -136,22 +141,10 @@ class Upstreams:
 
     async def _post(self, target: Target, call: Call) -> aiohttp.ClientResponse:
         assert self.session is not None, "start() comes first"
-        headers = {
-            "content-type": "application/json",
-            "accept": "application/json, text/event-stream",
-            "accept-encoding": "identity",
-            "user-agent": "pointsman",
-            **call.headers,
-        }
-        if target.provider.key:
-            if call.protocol is Protocol.MESSAGES:
-                headers["x-api-key"] = target.provider.key
-            else:
-                headers["authorization"] = f"Bearer {target.provider.key}"
         return await self.session.post(
             f"{target.provider.base_url}{call.path}",
-            data=call.body,
-            headers=headers,
+            data=aiohttp.BytesPayload(call.body),
+            headers=upstream_headers.of(call, target.provider),
             allow_redirects=False,
         )
 
@@ -164,7 +157,7 @@ class Upstreams:
         if body is None or status < 400:
             raise UpstreamFailure(label, retry_after=retry_after)
         refusal = refusal_of(status, body)
-        body, headers = _without_key(body, target), _relayed(response)
+        body, headers = _without_key(body, target), relayed(response)
         answer = ErrorAnswer(status, headers, body)
         if refusal is not None and getattr(self._failover, refusal):
             raise UpstreamFailure(refusal, answer, ours=True)
@@ -175,24 +168,28 @@ class Upstreams:
             raise UpstreamFailure(label, answer, retry_after=retry_after)
         return Answer(status, headers, body)
 
-    async def _whole(
-        self,
-        response: aiohttp.ClientResponse,
-        target: Target,
-        call: Call,
-        request: Mapping[str, Any],
-    ) -> Answer:
+    async def _body(self, response: aiohttp.ClientResponse, deadline: float) -> bytes:
         chunks: list[bytes] = []
         size = 0
         while not response.content.at_eof():
-            async with asyncio.timeout(self._limits.idle_s):
-                chunk = await response.content.read(_READ)
+            with within(self._limits.idle_s, deadline):
+                chunk = await response.content.readany()
             size += len(chunk)
             if size > self._limits.answer_bytes:
                 response.close()
                 raise UpstreamFailure("invalid")
             chunks.append(chunk)
-        body, headers = b"".join(chunks), _relayed(response)
+        return b"".join(chunks)
+
+    @staticmethod
+    def _whole(
+        response: aiohttp.ClientResponse,
+        body: bytes,
+        target: Target,
+        call: Call,
+        request: Mapping[str, Any],
+    ) -> Answer:
+        headers = relayed(response)
         try:
             value = orjson.loads(body)
         except orjson.JSONDecodeError:  # a proxy's page, or nothing
@@ -237,14 +234,14 @@ class Upstreams:
         except StreamCut as cut:
             raise UpstreamFailure(cut.label) from None
         rest = self._events(response, splitter, events)
-        return Answer(200, _relayed(response), begun, rest, meter=events.meter, _response=response)
+        return Answer(200, relayed(response), begun, rest, meter=events.meter, _response=response)
 
     async def _events(
         self, response: aiohttp.ClientResponse, splitter: EventSplitter, events: ClientEvents
     ) -> AsyncGenerator[bytes, None]:
         try:
             while True:
-                async with asyncio.timeout(self._limits.idle_s):
+                with within(self._limits.idle_s):
                     chunk = await response.content.readany()
                 if not chunk:
                     break
@@ -289,11 +286,3 @@ async def _capped(response: aiohttp.ClientResponse, limit: int) -> bytes | None:
         if size > limit:
             return None
     return b"".join(chunks)
-
-
-def _relayed(response: aiohttp.ClientResponse) -> dict[str, str]:
-    return {name: response.headers[name] for name in RELAYED_HEADERS if name in response.headers}
-
-
-def _is_stream(response: aiohttp.ClientResponse) -> bool:
-    return response.headers.get("content-type", "").lower().startswith("text/event-stream")

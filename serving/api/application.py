@@ -14,9 +14,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from serving.access.gate import Gate
 from serving.api import completions, embeddings, routing
 from serving.api.errors import api_error
-from serving.api.record import RequestRecorder
+from serving.api.record import RequestRecorder, record_of
+from serving.api.turn_away import turn_away
 from serving.errors import ApiError
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -30,9 +32,10 @@ SHORT: Mapping[str, Handler] = {
 
 
 class Application(FastAPI):
-    """Give `recorder` before the first request."""
+    """Give `recorder` and `gate` before the first request."""
 
     recorder: RequestRecorder | None = None
+    gate: Gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and self.recorder is not None:
@@ -41,6 +44,12 @@ class Application(FastAPI):
             await super().__call__(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        record = record_of(scope)
+        try:
+            record.principal = await self.gate.admit(scope, record.readings)
+        except ApiError as error:
+            await turn_away(scope, receive, send, error)
+            return
         handler = SHORT.get(scope["path"]) if scope["method"] == "POST" else None
         if handler is None:
             await super().__call__(scope, receive, send)

@@ -18,9 +18,10 @@ from serving.api.record import RequestRecord, record_of
 from serving.api.relay import relayed
 from serving.catalogue import Target
 from serving.failover import AllFailed, Attempt
-from serving.gateway import Gateway, Plan, nothing_on
+from serving.gateway import Gateway, nothing_on
 from serving.needs import TAGS_HEADER, need_of, parse_tags
 from serving.outgoing import Outgoing
+from serving.plan import Plan
 from serving.protocols.base import Protocol
 from serving.requests import parse, read_body
 from serving.sessions.key import AFFINITY_HEADER, parse_affinity
@@ -60,7 +61,7 @@ async def _complete(protocol: Protocol, request: Request) -> Response:
     if routed:
         await gateway.prepare(asked)
         affinity = parse_affinity(request.headers.getlist(AFFINITY_HEADER))
-        work = gateway.plan(asked, tags=tags, affinity=affinity)
+        work = gateway.plan(asked, tags=tags, affinity=affinity, tenant=record.principal.tenant)
         record.exchange.need = work.need
     else:
         record.exchange.need = need_of(protocol, asked.fields, tags)
@@ -83,9 +84,12 @@ async def _answer(
     deadline: float,
 ) -> Answer:
     candidates = [work] if isinstance(work, Target) else await _decided(gateway, record, work)
+    allowed = await gateway.spending.begin(
+        record.principal, record.exchange, candidates, outgoing.protocol, record.readings
+    )
     try:
         return await gateway.failover.ask(
-            candidates, outgoing, record.exchange, trail=record.trail, deadline=deadline
+            allowed, outgoing, record.exchange, trail=record.trail, deadline=deadline
         )
     except AllFailed as failure:
         return failure.answer()
@@ -97,7 +101,7 @@ async def _decided(gateway: Gateway, record: RequestRecord, plan: Plan) -> list[
     record.ranked = ranked = gateway.ranking_for(plan, outcome)
     record.exchange.route = outcome.route
     if plan.visit is not None:
-        record.visit, record.exchange.ended = plan.visit, plan.visit.settled
+        record.exchange.ended = plan.visit.settled
     record.trail.attempts += [
         Attempt(name, reason, asked=False)
         for name, reason in gateway.passed_over(plan, outcome).items()

@@ -13,7 +13,8 @@ from starlette.responses import Response, StreamingResponse
 
 from routing.tasks import NONE
 from serving.api import schemas
-from serving.api.admin import require_owner
+from serving.api.bodies import body_of
+from serving.api.record import principal_of
 from serving.api.relay import OrjsonResponse
 from serving.config import Limits
 from serving.errors import ApiError, bad_request, field_path, validation_lines
@@ -22,7 +23,6 @@ from serving.records.export import Selection, lines
 from serving.records.feedback import say
 from serving.records.query import Filters, Whole, page
 from serving.records.service import Records
-from serving.requests import json_object, read_body
 from serving.storage.database import DatabaseDown
 
 routes = APIRouter()
@@ -87,13 +87,15 @@ async def explanation(request: Request, id: str) -> Response:
     return OrjsonResponse(explained(await _found(request, id)))
 
 
-@routes.post("/routing/v1/decisions/{id}/feedback", openapi_extra=schemas.body(Feedback))
+@routes.post(
+    "/routing/v1/decisions/{id}/feedback", openapi_extra=schemas.of_body(Feedback, "Done.")
+)
 async def feedback(request: Request, id: str) -> Response:
     """Say which task would have been right; what is said last holds, and exports are labelled by
     it."""
     limits: Limits = request.app.state.gateway.limits
     found = await _found(request, id)
-    told = _checked(Feedback, json_object(await read_body(request, limits)))
+    told = await body_of(request, limits, Feedback)
     offered = found.decision.get("offered")
     if not offered:
         raise bad_request("nothing was decided: the request named its model", "route")
@@ -131,8 +133,8 @@ def _records(request: Request) -> Records:
 
 def _tenant(request: Request) -> str | None:
     """The tenant whose records alone the caller may see; None for the owner, who may see all."""
-    require_owner(request)
-    return None
+    principal = principal_of(request.scope)
+    return None if principal.is_admin else principal.tenant
 
 
 def _query(kind: type[M], request: Request) -> M:

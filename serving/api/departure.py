@@ -7,11 +7,15 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.types import Receive
+from starlette.types import Message, Receive
 
 from serving.errors import ApiError
+from serving.timers import wheel_of
 
 T = TypeVar("T")
+
+NOTICED_AFTER_S = 0.1
+"""A client that leaves sooner is noticed then: what is answered faster is not watched over."""
 
 
 class ServerStopping(ApiError):
@@ -24,20 +28,34 @@ class ServerStopping(ApiError):
 
 
 class Departure:
-    """Notices that the client has left, and cancels what is done for it; begins once the body has
-    been read."""
+    """Notices that the client has left, and cancels what is done for it.
+
+    Begins once the body has been read; most answers are there before it even looks.
+    """
 
     def __init__(self, receive: Receive, under_way: set[Departure]) -> None:
         self._over: type[ClientDisconnect] | type[ServerStopping] | None = None
         self._working: asyncio.Task[Any] | None = None
         self._under_way = under_way
         under_way.add(self)
-        self._task = asyncio.ensure_future(self._watch(receive))
+        self._receive = receive
+        self._message: asyncio.Future[Message] | None = None
+        loop = asyncio.get_running_loop()
+        self._slot = wheel_of(loop).put(self, loop.time() + NOTICED_AFTER_S)
 
-    async def _watch(self, receive: Receive) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        self._end(ClientDisconnect)
+    def due(self) -> None:
+        """Begin to watch."""
+        # The server's own future where it gives one: a task for it would be one a request.
+        self._message = asyncio.ensure_future(self._receive())
+        self._message.add_done_callback(self._told)
+
+    def _told(self, message: asyncio.Future[Message]) -> None:
+        if message.cancelled():
+            return
+        if message.exception() is None and message.result()["type"] != "http.disconnect":
+            self.due()
+        else:
+            self._end(ClientDisconnect)
 
     def stop(self) -> None:
         """Cancel what is done for the client: it is to be told that the server stops."""
@@ -71,7 +89,10 @@ class Departure:
     def close(self) -> None:
         """Stop watching."""
         self._under_way.discard(self)
-        self._task.cancel()
+        self._slot.discard(self)
+        if self._message is not None:
+            self._message.remove_done_callback(self._told)
+            self._message.cancel()
 
 
 class Drain:

@@ -41,6 +41,9 @@ async def embeddings(request: Request) -> Response:
         raise bad_request("input is required", "input")
     record.exchange.need = Need(tags=parse_tags(request.headers.getlist(TAGS_HEADER)))
     target = gateway.served(model, record.exchange.need)
+    await gateway.spending.begin(
+        record.principal, record.exchange, [target], Protocol.CHAT, record.readings
+    )
     departure = watched(request)
     try:
         asking = gateway.failover.ask(

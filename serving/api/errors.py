@@ -11,19 +11,22 @@ from serving.api.relay import OrjsonResponse
 from serving.errors import ApiError
 from serving.protocols.errors import error_body_for
 from serving.requests import protocol_of
+from serving.storage.database import DatabaseDown
 
 
 def install(app: FastAPI) -> None:
     """Register the handlers."""
     app.add_exception_handler(ApiError, api_error)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(DatabaseDown, _database_down)
 
 
 async def api_error(request: Request, error: Exception) -> Response:
     """The answer for an ApiError."""
     assert isinstance(error, ApiError)
     # A body that was refused unread would be taken for the connection's next request.
-    headers = {"connection": "close"} if error.status in (408, 413) else None
+    headers = {"connection": "close"} if error.status in (408, 413) else {}
+    headers |= error.headers or {}
     body = error_body_for(protocol_of(request.url.path), error)
     return OrjsonResponse(body, error.status, headers)
 
@@ -40,3 +43,14 @@ async def _http_error(request: Request, error: Exception) -> Response:
     body = error_body_for(protocol_of(path), ours)
     headers = dict(error.headers) if error.headers else None
     return OrjsonResponse(body, error.status_code, headers)
+
+
+async def _database_down(request: Request, _: Exception) -> Response:
+    error = ApiError(
+        503,
+        "The database does not answer.",
+        "server_error",
+        code="database_down",
+        headers={"retry-after": "1"},
+    )
+    return await api_error(request, error)

@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import structlog
-from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving.access.limit_headers import limit_headers
+from serving.access.principal import ANONYMOUS, Principal
+from serving.access.rates import Reading
 from serving.accounts import Accounts, Exchange
 from serving.api.departure import Drain
 from serving.decider import Outcome, where_raised
 from serving.errors import ApiError, clipped
 from serving.failover import Trail
-from serving.gateway import Plan
 from serving.headers import (
     COST,
     TRACE_ID,
@@ -28,10 +29,11 @@ from serving.headers import (
     trace_id,
 )
 from serving.logs import TRACE
+from serving.plan import Plan
 from serving.protocols.errors import error_body_for
 from serving.ranking import Ranked
 from serving.requests import protocol_of
-from serving.sessions.visit import SessionFacts, Visit
+from serving.sessions.visit import SessionFacts
 
 if TYPE_CHECKING:
     from serving.tracing.spans import Tracing
@@ -50,12 +52,14 @@ class RequestRecord:
 
     trace_id: str
     exchange: Exchange
+    principal: Principal = ANONYMOUS
+    readings: list[Reading] = field(default_factory=list)
+    """What the caller's key has left of its limits."""
     router: str | None = None
     """Its label: `name@3`."""
     plan: Plan | None = None
     outcome: Outcome | None = None
     ranked: Sequence[Ranked] = ()
-    visit: Visit | None = None
     trail: Trail = field(default_factory=Trail)
     stream: bool = False
     broken: str | None = None
@@ -71,7 +75,8 @@ class RequestRecord:
     @property
     def session(self) -> SessionFacts | None:
         """What is known of its session; None for a request that has none."""
-        return self.visit.facts(self.exchange.model) if self.visit is not None else None
+        visit = self.plan.visit if self.plan is not None else None
+        return visit.facts(self.exchange.model) if visit is not None else None
 
     def headers(self) -> dict[str, str]:
         """Headers of the answer, whatever it is."""
@@ -87,6 +92,8 @@ class RequestRecord:
     def log_fields(self) -> dict[str, Any]:
         """Fields of the log line: never a prompt, a key, or a client's unchecked words."""
         fields: dict[str, Any] = {"trace_id": self.trace_id, "status": self.status}
+        if self.principal.key_id is not None:
+            fields["key"] = self.principal.key_id
         if self.outcome:
             decision = self.outcome.decision
             fields |= {
@@ -130,11 +137,17 @@ Ended = Callable[[RequestRecord, str, float], None]
 """Told of a request at its end: its record, its path, and how many seconds it took."""
 
 
+def principal_of(scope: Scope) -> Principal:
+    """Who makes the request that a scope belongs to."""
+    return record_of(scope).principal
+
+
 class RequestRecorder:
     """Outermost: makes the record, adds its headers, logs one line, hides our faults."""
 
     def __init__(self, accounts: Accounts, drain: Drain, tracing: Tracing | None = None) -> None:
         self._accounts = accounts
+        self._log = log.bind()
         self._drain = drain
         self._tracing = tracing
         self.listeners: list[Ended] = []
@@ -143,7 +156,8 @@ class RequestRecorder:
     async def __call__(self, scope: Scope, receive: Receive, send: Send, app: ASGIApp) -> None:
         """Let `app` answer an HTTP request."""
         started = time.perf_counter()
-        traceparent = Headers(scope=scope).get("traceparent")
+        found = next((v for k, v in scope["headers"] if k == b"traceparent"), None)
+        traceparent = found.decode("latin-1") if found is not None else None
         record = RequestRecord(trace_id(traceparent), Exchange(self._accounts))
         if self._tracing is not None:
             record.trail.trace = self._tracing.begin(record.trace_id, traceparent)
@@ -153,7 +167,10 @@ class RequestRecorder:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 record.status = message["status"]
-                ours = [(k.encode(), v.encode()) for k, v in record.headers().items()]
+                headers = record.headers()
+                if record.readings:
+                    headers |= limit_headers(protocol_of(scope["path"]), record.readings)
+                ours = [(k.encode(), v.encode()) for k, v in headers.items()]
                 if self._drain.stopping:  # the client's next request is for another server
                     ours.append((b"connection", b"close"))
                 message = {**message, "headers": [*message.get("headers", ()), *ours]}
@@ -171,11 +188,12 @@ class RequestRecorder:
                 raise RuntimeError("answer broken off") from None
             await _send_fault(send_with_headers, scope)
         finally:
+            record.exchange.leave(asked=record.trail.pending)
             seconds = time.perf_counter() - started
             for tell in self.listeners:
                 tell(record, scope["path"], seconds)
             if scope["path"] not in QUIET_PATHS or fault:
-                log.log(
+                self._log.log(
                     40 if fault else 20,
                     "request",
                     method=scope["method"],

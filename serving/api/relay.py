@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import aclosing
 from typing import Any
 
@@ -17,6 +16,7 @@ from serving.errors import ApiError
 from serving.protocols.base import Protocol
 from serving.protocols.errors import error_event
 from serving.stream import TOLD, StreamCut
+from serving.timers import TimeLimit
 from serving.upstream import Answer
 
 
@@ -92,9 +92,10 @@ class StreamRelay(Response):
             await self._send(send, self._answer.first)
         assert self._answer.rest is not None
         try:
-            async with asyncio.timeout_at(self._deadline), aclosing(self._answer.rest) as pieces:
-                async for events in pieces:
-                    await self._send(send, events)
+            with TimeLimit(self._deadline):
+                async with aclosing(self._answer.rest) as pieces:
+                    async for events in pieces:
+                        await self._send(send, events)
         except StreamCut as cut:
             await self._tell(send, cut.label)
         except TimeoutError:

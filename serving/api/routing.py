@@ -50,7 +50,9 @@ async def _decide(protocol: Protocol, request: Request) -> Response:
     tags = parse_tags(request.headers.getlist(TAGS_HEADER))
     await gateway.prepare(asked)
     affinity = parse_affinity(request.headers.getlist(AFFINITY_HEADER))
-    plan = gateway.plan(asked, decision_only=True, tags=tags, affinity=affinity)
+    plan = gateway.plan(
+        asked, decision_only=True, tags=tags, affinity=affinity, tenant=record.principal.tenant
+    )
     departure = watched(request)
     try:
         outcome = await departure.unless(gateway.decide(plan))
@@ -64,7 +66,6 @@ async def _decide(protocol: Protocol, request: Request) -> Response:
         models = [target.name for target in gateway.candidates(plan, outcome, ranked)]
     if plan.visit is not None and models:
         gateway.sessions.advised(plan.visit, models[0])
-        record.visit = plan.visit
     facts = plan.visit.facts() if plan.visit is not None else None
     decision = outcome.decision
     return OrjsonResponse(

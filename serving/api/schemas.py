@@ -137,9 +137,22 @@ def query(model: type[BaseModel]) -> dict[str, Any]:
     }
 
 
-def body(model: type[BaseModel]) -> dict[str, Any]:
-    """`openapi_extra` of a call whose body is checked by a model."""
-    return _described(model.model_json_schema(), "Done.", _NO_DATABASE)
+def of_body(kind: type[BaseModel], answer: str) -> dict[str, Any]:
+    """`openapi_extra` of a call whose body is checked by a model, and that needs the database."""
+    schema = kind.model_json_schema()
+    inner = schema.pop("$defs", {})
+    return _described(_inlined(schema, inner), answer, _NO_DATABASE)
+
+
+def _inlined(schema: Any, inner: dict[str, Any]) -> Any:
+    """A schema with what it refers to in place."""
+    if isinstance(schema, list):
+        return [_inlined(each, inner) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return _inlined(inner[schema["$ref"].rpartition("/")[2]], inner)
+    return {key: _inlined(value, inner) for key, value in schema.items()}
 
 
 def components() -> dict[str, Any]:

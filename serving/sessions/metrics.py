@@ -51,7 +51,7 @@ class SessionCollector(Collector):
         ):
             yield CounterMetricFamily(f"{PREFIX}_{name}", text, value=value)
         for name, text, value in (
-            ("sessions", "Sessions in this process's memory.", len(sessions.store)),
+            ("sessions", "Sessions in this process's memory.", sessions.store.size),
             ("session_store_up", "1 while sessions can be read and kept.", int(sessions.store.up)),
         ):
             yield GaugeMetricFamily(f"{PREFIX}_{name}", text, value=value)

@@ -74,8 +74,9 @@ class RedisStore:
         """Sessions that Redis has not got yet, in part or at all."""
         return len(self._changed) + self._flushing
 
-    def __len__(self) -> int:
-        return len(self._local)
+    @property
+    def size(self) -> int:
+        return self._local.size
 
     async def start(self) -> None:
         self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._write())]

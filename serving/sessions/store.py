@@ -23,7 +23,8 @@ class SessionStore(Protocol):
     def up(self) -> bool:
         """Whether it can be reached."""
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
         """Sessions in this process's memory."""
 
     async def start(self) -> None:
@@ -53,7 +54,8 @@ class MemoryStore:
         self._ttl = ttl_s
         self._clock = clock
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
         self._forget()
         return len(self._kept)
 

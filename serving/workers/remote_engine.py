@@ -39,6 +39,7 @@ class RemoteEngine:
         self._channel: Channel | None = None
         self._state: dict[str, Any] = {}
         self._checkpoint: str | None = None
+        self._was_there = False
         self._started = asyncio.Event()
         self._staying: asyncio.Task[None] | None = None
 
@@ -74,7 +75,7 @@ class RemoteEngine:
 
     def trouble(self) -> str | None:
         if self._channel is None:
-            return GONE
+            return GONE if self._was_there else "loading"
         trouble = self._state.get("trouble")
         if trouble is None and not self._state.get("started"):
             return "loading"
@@ -116,6 +117,7 @@ class RemoteEngine:
                 continue
             self._state = {}
             self._channel = channel
+            self._was_there = True
             try:
                 await channel.run()
             finally:

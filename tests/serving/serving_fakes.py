@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -185,10 +185,15 @@ class Running:
 
 @asynccontextmanager
 async def serving(
-    config: ServerConfig, engine: FakeEngine, upstream: FakeUpstream, *, wait_ready: bool = True
+    config: ServerConfig,
+    engine: FakeEngine,
+    upstream: FakeUpstream,
+    *,
+    wait_ready: bool = True,
+    environ: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Running]:
-    """The application on granian and a real socket."""
-    app = create_app(config, engine=engine, environ={KEY_ENV: KEY})
+    """The application on granian and a real socket; `environ` is beside the provider's key."""
+    app = create_app(config, engine=engine, environ={KEY_ENV: KEY, **(environ or {})})
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

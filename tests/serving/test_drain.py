@@ -15,6 +15,8 @@ from serving_fakes import Behaviour, FakeUpstream
 
 from serving.readiness import Readiness
 
+pytestmark = pytest.mark.timeout(600)
+
 
 async def stream(server: ServerProcess) -> Awaitable[str]:
     """The text of a stream that has begun."""

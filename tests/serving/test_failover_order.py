@@ -31,7 +31,9 @@ class Scripted:
         self.fates = fates
         self.asked: list[str] = []
 
-    async def ask(self, target: Target, call: Call, request: Mapping[str, Any]) -> Answer:
+    async def ask(
+        self, target: Target, call: Call, request: Mapping[str, Any], *, deadline: float
+    ) -> Answer:
         self.asked.append(target.name)
         fate = self.fates[target.name]
         if fate == "answers":

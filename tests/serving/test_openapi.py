@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from access_fakes import ADMIN, bearer
 from fastapi import FastAPI
 from hypothesis import HealthCheck, Phase, settings
 from serving_fakes import KEY, KEY_ENV, FakeEngine, FakeUpstream, config_for
@@ -21,6 +22,7 @@ PATHS = {
     "/routing/v1/messages",
     "/v1/models",
     "/admin/checkpoint",
+    "/admin/keys",
 }
 
 
@@ -28,11 +30,12 @@ def application() -> FastAPI:
     """A server whose upstream never answers: nothing listens there."""
     upstream = FakeUpstream()
     upstream.url = "http://127.0.0.1:9/v1"
-    return create_app(config_for(upstream), engine=FakeEngine(), environ={KEY_ENV: KEY})
+    environ = {KEY_ENV: KEY, "POINTSMAN_ADMIN_KEY": ADMIN}
+    return create_app(config_for(upstream), engine=FakeEngine(), environ=environ)
 
 
 app = application()
-schema = schemathesis.openapi.from_asgi("/openapi.json", app)
+schema = schemathesis.openapi.from_asgi("/openapi.json", app, headers=bearer(ADMIN))
 
 
 def test_the_document_names_every_call_and_describes_its_body():
@@ -53,7 +56,8 @@ def test_the_document_names_every_call_and_describes_its_body():
 )
 def test_no_request_makes_the_server_fail(case: schemathesis.Case):
     """502 and 503 are an upstream's, and 500 is ours alone."""
-    response = case.call()
+    response = case.call(headers=bearer(ADMIN))
+    assert response.status_code != 401
     assert response.status_code != 500
     if response.status_code >= 400 and case.method != "HEAD":
         error = response.json()["error"]

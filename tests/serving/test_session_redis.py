@@ -146,23 +146,19 @@ async def test_under_load_requests_go_on_whatever_happens_to_redis(
         assert await model(two, "c0", "writing") == kept
 
 
-async def test_a_request_waits_no_longer_than_the_limit_and_the_next_not_at_all(
-    redis: RedisServer,
-):
-    store = RedisStore(redis.url, MemoryStore(10, 600), limit=10, ttl_s=600, timeout_s=0.05)
+async def test_a_redis_that_stalls_is_waited_for_once(redis: RedisServer):
+    store = RedisStore(redis.url, MemoryStore(10, 600), limit=10, ttl_s=600, timeout_s=0.5)
     await store.start()
-    loop = asyncio.get_running_loop()
     try:
         assert await store.get("a") is None
+        assert store.up
         redis.stall()
-        waits: list[float] = []
-        for _ in range(2):
-            begun = loop.time()
+        async with asyncio.timeout(20):
             assert await store.get("a") is None
-            waits.append(loop.time() - begun)
-        assert waits[0] >= 0.05
-        assert waits[1] < 0.05
-        assert store.failures == 1
+        failures = store.failures
+        assert not store.up
+        assert await store.get("a") is None
+        assert store.failures == failures
     finally:
         redis.go_on()
         await store.close()

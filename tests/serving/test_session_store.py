@@ -39,7 +39,7 @@ async def test_the_least_recently_used_session_goes_first(clock: Clock):
     for key in ("a", "b", "a", "c"):
         store.put(key, session(clock))
     assert [await store.get(key) is not None for key in "abc"] == [True, False, True]
-    assert len(store) == 2
+    assert store.size == 2
 
 
 async def test_a_session_is_forgotten_when_it_was_not_used_for_its_time(clock: Clock):
@@ -52,7 +52,7 @@ async def test_a_session_is_forgotten_when_it_was_not_used_for_its_time(clock: C
     clock.now += 1
     assert await store.get("a") is None
     assert await store.get("b") is not None
-    assert len(store) == 1
+    assert store.size == 1
 
 
 @given(SESSIONS)

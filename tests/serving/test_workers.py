@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from server_process import START_S, ServerProcess, server_process, until
 from serving_fakes import Behaviour, FakeUpstream
 
+pytestmark = pytest.mark.timeout(600)
 WORKERS = {"workers": 2}
 
 
@@ -144,16 +145,10 @@ async def test_children_end_when_the_supervisor_is_killed(
         await until(lambda: not alive(pids), str(pids))
 
 
-@pytest.mark.parametrize("where", ["preset", "worker"])
 async def test_what_keeps_workers_from_serving_stops_the_server_with_its_reason(
-    tmp_path: Path, upstream: FakeUpstream, where: str
+    tmp_path: Path, upstream: FakeUpstream
 ) -> None:
-    update: dict[str, Any] = (
-        {"stand_ins": {"default": "nobody/at-all"}}
-        if where == "preset"
-        else {"storage": {"url": "mysql://somewhere/else"}}
-    )
-    async with server_process(tmp_path, upstream, listen=WORKERS, **update) as server:
-        assert await server.ended() != 0
-    expected = "stand_ins.default" if where == "preset" else "storage.url: must be sqlite"
-    assert expected in "\n".join(server.said)
+    wrong = {"stand_ins": {"default": "nobody/at-all"}}
+    async with server_process(tmp_path, upstream, listen=WORKERS, **wrong) as server:
+        assert await server.ended(START_S) != 0
+    assert "stand_ins.default" in "\n".join(server.said)
