@@ -9,4 +9,4 @@ from serving_fakes import KEY, KEY_ENV, FakeEngine
 from serving.run import serve
 
 if __name__ == "__main__":
-    serve(sys.argv[1], engine=FakeEngine(), environ={KEY_ENV: KEY})
+    serve(sys.argv[1], make_engine=FakeEngine, environ={KEY_ENV: KEY})
