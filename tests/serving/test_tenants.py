@@ -27,7 +27,7 @@ async def test_records_are_their_tenants_and_the_owners(upstream: FakeUpstream, 
         answer = await server.chat(ours, "coding for us")
         assert answer.status_code == 200
         async with asyncio.timeout(20):
-            while not await seen_by(server, ours):
+            while not await seen_by(server, ours):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         [record] = await seen_by(server, ours)
         assert await seen_by(server, theirs) == []
