@@ -22,13 +22,16 @@ def body(name: str = "help", *tasks: str, **update: Any) -> dict[str, Any]:
 
 @asynccontextmanager
 async def replica(
-    url: str, upstream: FakeUpstream, engine: FakeEngine | None = None, **config: Any
+    url: str,
+    upstream: FakeUpstream,
+    engine: FakeEngine | None = None,
+    environ: dict[str, str] | None = None,
+    **config: Any,
 ) -> AsyncIterator[Running]:
     """A server on a database, which looks for changes of others all the time."""
     storage = {"url": url, "timeout_s": 5, "reload_s": 0.05, **config.pop("storage", {})}
-    async with serving(
-        config_for(upstream, storage=storage, **config), engine or FakeEngine(), upstream
-    ) as running:
+    settings = config_for(upstream, storage=storage, **config)
+    async with serving(settings, engine or FakeEngine(), upstream, environ=environ) as running:
         await asyncio.wait_for(running.app.state.database.migrated(), PATIENCE_S)
         await running.app.state.gateway.routers.reload()  # rather than wait for its turn
         yield running

@@ -44,7 +44,11 @@ def test_the_document_names_every_call_and_describes_its_body():
     for path in PATHS - {"/v1/models"}:
         body = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]
         assert body["schema"]["required"], path
-    assert "RoutingPreference" in document["components"]["schemas"]
+    assert {"RoutingPreference", "Router"} <= set(document["components"]["schemas"])
+    routers = "/v2/gen-ai/models/routers"
+    for call in (document["paths"][routers]["post"], document["paths"][routers + "/{uuid}"]["put"]):
+        body = call["requestBody"]["content"]["application/json"]
+        assert body["schema"] == {"$ref": "#/components/schemas/Router"}
 
 
 @schema.parametrize()

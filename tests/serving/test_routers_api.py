@@ -253,6 +253,17 @@ async def test_texts_come_back_as_they_went(api: Api):
     assert (await api.get(f"/{id}")).json()["model_router"]["description"] == description
 
 
+async def test_only_an_admin_who_is_named_in_what_they_did(tmp_path: Path, upstream: FakeUpstream):
+    environ = {"POINTSMAN_ADMIN_KEY": "owner-key"}
+    async with replica(f"sqlite:///{tmp_path}/a.db", upstream, environ=environ) as kept:
+        api = Api(kept)
+        for answer in (await api.get(), await api.create(body()), await api.delete(str(uuid4()))):
+            assert answer.status_code == 401
+        kept.http.headers["authorization"] = "Bearer owner-key"
+        made = await api.create(body())
+        assert made.json()["model_router"]["author"] == "environment"
+
+
 async def test_without_storage_the_file_is_all_there_is(server: Running):
     api = Api(server)
     assert [each["name"] for each in (await api.get()).json()["model_routers"]] == ["work"]
