@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -110,7 +109,7 @@ def _with_store(config: Path, work: Callable[[KeyStore], Awaitable[T]]) -> T:
     from serving.errors import ConfigError
     from serving.storage.database import DatabaseDown, open_database
 
-    logs.configure(logging.WARNING)  # to standard error: a key alone is the output
+    logs.configure("warning")  # to standard error: a key alone is the output
     loaded = load_config(config)
 
     async def run() -> T:
