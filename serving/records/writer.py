@@ -32,7 +32,7 @@ FIRST_WAIT_S, LAST_WAIT_S = 0.5, 10.0
 FLUSH_S = 5.0
 """At the end, what waits has so long to be written."""
 REFUSALS = ("22", "23", "42")
-"""PostgreSQL's codes of what is wrong with a row or its table; its driver lacks classes for some."""
+"""PostgreSQL's codes of a row or table that is wrong; its driver has no class for each."""
 _NUL = b"\\u0000"
 
 log = structlog.get_logger("pointsman")
