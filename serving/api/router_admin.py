@@ -42,8 +42,6 @@ ROUTERS = "/v2/gen-ai/models/routers"
 MAX_TASKS = 256
 MAX_PROBLEMS = 10
 """Of a definition that is refused, so many problems are told at once."""
-AUTHOR_LENGTH = 255
-"""Characters of the name of the key that made a revision."""
 
 routes = APIRouter()
 
@@ -176,10 +174,6 @@ def _registry(request: Request) -> RouterRegistry:
     return gateway.routers
 
 
-def _author(request: Request) -> str:
-    return principal_of(request.scope).name[:AUTHOR_LENGTH]
-
-
 @contextmanager
 def _told(registry: RouterRegistry, name: str | None = None) -> Iterator[RouterStore]:
     """The store, whose errors become a client's. `name` is of a router to be made."""
@@ -276,3 +270,8 @@ def _revision(number: str) -> int:
 
 def _unknown() -> ApiError:
     return ApiError(404, "There is no such router, or no such revision.", code="router_not_found")
+
+
+def _author(request: Request) -> str:
+    """Whose key changes a router; for the revision."""
+    return principal_of(request.scope).name
