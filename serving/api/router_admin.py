@@ -42,8 +42,11 @@ ROUTERS = "/v2/gen-ai/models/routers"
 MAX_TASKS = 256
 MAX_PROBLEMS = 10
 """Of a definition that is refused, so many problems are told at once."""
+<<<<<<< HEAD
 AUTHOR_LENGTH = 255
 """Characters of the name of the key that made a revision."""
+=======
+>>>>>>> routers
 
 routes = APIRouter()
 
@@ -174,10 +177,6 @@ def _registry(request: Request) -> RouterRegistry:
     require_owner(request)
     gateway: Gateway = request.app.state.gateway
     return gateway.routers
-
-
-def _author(request: Request) -> str:
-    return principal_of(request.scope).name[:AUTHOR_LENGTH]
 
 
 @contextmanager
