@@ -19,7 +19,6 @@ from routing.tasks import Router
 from serving.api import router_schemas as schemas
 from serving.api.admin import require_owner
 from serving.api.conditions import changed, etag, if_match, not_modified
-from serving.api.record import principal_of
 from serving.api.relay import OrjsonResponse
 from serving.api.router_answers import (
     answer_of,
@@ -42,11 +41,6 @@ ROUTERS = "/v2/gen-ai/models/routers"
 MAX_TASKS = 256
 MAX_PROBLEMS = 10
 """Of a definition that is refused, so many problems are told at once."""
-<<<<<<< HEAD
-AUTHOR_LENGTH = 255
-"""Characters of the name of the key that made a revision."""
-=======
->>>>>>> routers
 
 routes = APIRouter()
 
