@@ -19,6 +19,7 @@ from routing.tasks import Router
 from serving.api import router_schemas as schemas
 from serving.api.admin import require_owner
 from serving.api.conditions import changed, etag, if_match, not_modified
+from serving.api.record import principal_of
 from serving.api.relay import OrjsonResponse
 from serving.api.router_answers import (
     answer_of,
@@ -41,8 +42,6 @@ ROUTERS = "/v2/gen-ai/models/routers"
 MAX_TASKS = 256
 MAX_PROBLEMS = 10
 """Of a definition that is refused, so many problems are told at once."""
-AUTHOR = "owner"
-"""Who changes routers, until keys with names may."""
 
 routes = APIRouter()
 
@@ -70,7 +69,7 @@ async def create_router(request: Request) -> Response:
     registry = _registry(request)
     definition = await _definition(request, registry)
     with _told(registry, definition.name) as store:
-        stored = await store.create(definition, AUTHOR)
+        stored = await store.create(definition, _author(request))
     return await _changed(registry, stored)
 
 
@@ -114,7 +113,7 @@ async def replace_router(request: Request, uuid: str) -> Response:
             raise bad_request(
                 f"name: a router keeps its name, {current.name!r}: make another one", "name"
             )
-        stored = await store.replace(id, definition, seen, AUTHOR)
+        stored = await store.replace(id, definition, seen, _author(request))
     return await _changed(registry, stored)
 
 
@@ -165,7 +164,7 @@ async def restore_revision(request: Request, uuid: str, number: str) -> Response
         old = await store.revision(id, _revision(number))
         definition = _checked(registry, old.definition)
         note = f"restored from revision {old.revision}"
-        stored = await store.replace(id, definition, seen, AUTHOR, note)
+        stored = await store.replace(id, definition, seen, _author(request), note)
     return await _changed(registry, stored)
 
 
@@ -271,3 +270,8 @@ def _revision(number: str) -> int:
 
 def _unknown() -> ApiError:
     return ApiError(404, "There is no such router, or no such revision.", code="router_not_found")
+
+
+def _author(request: Request) -> str:
+    """Whose key changes a router; for the revision."""
+    return principal_of(request.scope).name

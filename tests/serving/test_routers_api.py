@@ -38,7 +38,7 @@ async def test_the_life_of_a_router(kept: Running, api: Api):
         "revision": 1,
         "source": "api",
         "problem": None,
-        "author": "owner",
+        "author": "anonymous",
         "note": None,
         "created_at": 0,
         "updated_at": 0,
