@@ -19,6 +19,7 @@ from routing.tasks import Router
 from serving.api import router_schemas as schemas
 from serving.api.admin import require_owner
 from serving.api.conditions import changed, etag, if_match, not_modified
+from serving.api.record import principal_of
 from serving.api.relay import OrjsonResponse
 from serving.api.router_answers import (
     answer_of,
@@ -269,3 +270,8 @@ def _revision(number: str) -> int:
 
 def _unknown() -> ApiError:
     return ApiError(404, "There is no such router, or no such revision.", code="router_not_found")
+
+
+def _author(request: Request) -> str:
+    """Whose key changes a router; for the revision."""
+    return principal_of(request.scope).name
