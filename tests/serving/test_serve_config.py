@@ -129,7 +129,7 @@ BAD_ROUTERS: list[tuple[dict[str, Any], str]] = [
     ({"routers": [{**ROUTER, "policies": [{"task_slug": "x", "models": ["p/m"]}]}]}, "'x'"),
     (
         {"routers": [{**ROUTER, "policies": [task(f"t{i}", "p/m") for i in range(9)]}]},
-        "router 'r': more than 8 routes",
+        r"routers\[0\]\.policies: more than 8 routes",
     ),
     ({"stand_ins": {"default": "q/m"}}, r"stand_ins\.default"),
     ({"stand_ins": {"default": "p/m", "tasks": {"zz": "p/m"}}}, r"stand_ins\.tasks\.zz"),
