@@ -102,12 +102,14 @@ def revoke(
 
 
 def _with_store(config: Path, work: Callable[[KeyStore], Awaitable[T]]) -> T:
+    from serving import logs
     from serving.access.key_store import KeyRevoked, KeyStore, NoSuchKey
     from serving.access.keys import hasher_of
     from serving.config import load_config
     from serving.errors import ConfigError
     from serving.storage.database import DatabaseDown, open_database
 
+    logs.configure("warning")  # to standard error: a key alone is the output
     loaded = load_config(config)
 
     async def run() -> T:

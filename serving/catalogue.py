@@ -82,7 +82,8 @@ class Catalogue:
             else:
                 self._elsewhere[name] = each.origin
         self._providers = self._switched_on(fit)
-        self._place.cache_clear()
+        for remembered in (self._place, self._target, self._capable):
+            remembered.cache_clear()
 
     def origin(self, provider: str) -> str | None:
         """Scheme, host and port of a provider; None for one that is unknown or has no base URL."""

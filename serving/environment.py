@@ -7,11 +7,15 @@ VARIABLES = {
     "POINTSMAN_HOST": "Address to listen on, instead of `listen.host`.",
     "POINTSMAN_PORT": "Port to listen on, instead of `listen.port`.",
     "POINTSMAN_WORKERS": "Processes that answer requests, instead of `listen.workers`.",
-    "POINTSMAN_ADMIN_KEY": "Key that callers of `/admin` must bear; unset, only this machine may.",
+    "POINTSMAN_ADMIN_KEY": "A key that may do everything, beside those that are stored.",
+    "POINTSMAN_KEY_SECRET": "Secret that stored keys are hashed with; `access.key_secret_env` may "
+    "name another variable.",
+    "POINTSMAN_ENCRYPTION_KEYS": "Keys that providers' keys are encrypted with in the database; "
+    "`access.encryption_keys_env` may name another variable.",
     "POINTSMAN_DATABASE_URL": "The database, instead of `storage.url`; `storage.url_env` may name "
     "another variable.",
-    "POINTSMAN_REDIS_URL": "The Redis of sessions, instead of `sessions.redis_url`; "
-    "`sessions.redis_url_env` may name another variable.",
+    "POINTSMAN_REDIS_URL": "The Redis of sessions, instead of `sessions.redis_url`, and of limits; "
+    "`sessions.redis_url_env` and `access.redis_url_env` may name other variables.",
     "POINTSMAN_LOCAL_URL": "Base URL of a local upstream that runs already: none is started then. "
     "`local_upstream.url_env` may name another variable.",
     "POINTSMAN_CACHE": "Folder of base weights and merged checkpoints, instead of "

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from routing.conversation import Conversation
 from routing.decision import Decision
 from routing.tasks import Route
-from serving.digest import digest_of_texts
+from serving.digest import digest
 
 Key = bytes
 
@@ -31,13 +31,13 @@ class DecisionMemo:
     @staticmethod
     def key(version: str, routes: Sequence[Route], conversation: Conversation) -> Key:
         """A digest of all that a decision depends on: the checkpoint, the routes, what was said."""
-        texts = [version]
+        fields = [version]
         for route in routes:
-            texts += (route.name, route.description)
-        texts.append("")
+            fields += (route.name, route.description)
+        fields.append("")
         for turn in conversation.turns:
-            texts += (turn.role, turn.text)
-        return digest_of_texts(texts)
+            fields += (turn.role, turn.text)
+        return digest(fields)
 
     def get(self, key: Key) -> Decision | None:
         """The decision, if it is still remembered."""

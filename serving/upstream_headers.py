@@ -32,12 +32,12 @@ def of(call: Call, provider: Provider) -> dict[str, str]:
 
 
 def relayed(response: aiohttp.ClientResponse) -> dict[str, str]:
-    """Headers of an answer that the client gets too, but those with bytes that none may hold."""
+    """Headers for the client, but those with bytes that none of ours may hold."""
     found = response.headers
     return {
         name: value
         for name in _RELAYED
-        if name in found and (value := found[name]).isascii() and value.isprintable()
+        if (value := found.get(name)) is not None and value.isascii() and value.isprintable()
     }
 
 

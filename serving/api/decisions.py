@@ -104,7 +104,8 @@ async def feedback(request: Request, id: str) -> Response:
         raise bad_request(f"route must be none or one of {', '.join(offered)}", "route")
     try:
         async with _records(request).database.begin() as connection:
-            await say(connection, found.decision["id"], route)
+            key_id = principal_of(request.scope).key_id
+            await say(connection, found.decision["id"], route, key_id)
     except DatabaseDown:
         raise _unavailable() from None
     return OrjsonResponse({"id": str(UUID(found.decision["id"])), "route": route})

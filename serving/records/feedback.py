@@ -10,9 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from serving.storage.tables.records import feedback
 
 
-async def say(
-    connection: AsyncConnection, id: str, route: str | None, key_id: str | None = None
-) -> None:
+async def say(connection: AsyncConnection, id: str, route: str | None, key_id: str | None) -> None:
     """Keep what was said of a decision last; no route means that no task fits."""
     await connection.execute(delete(feedback).where(feedback.c.decision_id == id))
     await connection.execute(

@@ -93,18 +93,10 @@ def snapshot(
         record.status,
         seconds,
         record.broken,
-        identity_of(record),
+        Identity(record.principal.tenant, record.principal.key_id),
         session_of(record),
         plan.conversation.turns if text and plan is not None else None,
     )
-
-
-def identity_of(record: RequestRecord) -> Identity:
-    """Who asked: the holder of a key, where the server keeps keys."""
-    principal = getattr(record, "principal", None)
-    if principal is None:
-        return Identity()
-    return Identity(principal.tenant, principal.key_id)
 
 
 def session_of(record: RequestRecord) -> Session | None:

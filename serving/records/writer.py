@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import structlog
 from sqlalchemy import Table
-from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serving.decider import where_raised
@@ -31,8 +31,8 @@ CHUNK = 25
 FIRST_WAIT_S, LAST_WAIT_S = 0.5, 10.0
 FLUSH_S = 5.0
 """At the end, what waits has so long to be written."""
-REFUSALS = (DataError, IntegrityError, ProgrammingError)
-"""What a database says of a row; anything else it may take later."""
+REFUSALS = ("22", "23", "42")
+"""PostgreSQL's codes of a row or table that is wrong; its driver has no class for each."""
 _NUL = b"\\u0000"
 
 log = structlog.get_logger("pointsman")
@@ -99,8 +99,10 @@ class Writer:
         made = await self._rows(batch)
         try:
             await self._insert(made)
-        except REFUSALS as error:
+        except SQLAlchemyError as error:
             self.failed += 1
+            if not _is_refusal(error):
+                raise
             log.error("records_refused", error=type(error).__name__, records=len(batch))
             await self._one_by_one(made)
         except Exception:
@@ -114,7 +116,9 @@ class Writer:
         for each in batch:
             try:
                 await self._insert([each])
-            except REFUSALS:
+            except SQLAlchemyError as error:
+                if not _is_refusal(error):
+                    raise
                 self._queue.dropped["refused"] += 1
             else:
                 self.written += 1
@@ -145,6 +149,14 @@ class Writer:
         if given:
             statement = insert_rows(table, self._database.kind)
             await connection.execute(statement, {"rows": packed(given)})
+
+
+def _is_refusal(error: SQLAlchemyError) -> bool:
+    """Whether the database will never take it; anything else it may take later."""
+    if isinstance(error, DataError | IntegrityError | ProgrammingError):
+        return True
+    state = getattr(getattr(error, "orig", None), "sqlstate", None)
+    return str(state or "").startswith(REFUSALS)
 
 
 def packed(given: Sequence[Row]) -> str:

@@ -9,4 +9,4 @@ from serving_fakes import FakeEngine
 from serving.run import serve
 
 if __name__ == "__main__":
-    serve(sys.argv[1], port=int(sys.argv[2]), engine=FakeEngine())
+    serve(sys.argv[1], port=int(sys.argv[2]), make_engine=FakeEngine)

@@ -92,7 +92,8 @@ async def test_what_is_expected_counts_before_it_is_spent(server: Keyed):
 async def test_parallel_calls_keep_to_the_budget(server: Keyed, upstream: FakeUpstream):
     """Each is expected to cost more than it does, so that the bound is the budget itself."""
     budget = 300
-    key = (await server.make(monthly_budget=budget))["key"]
+    made = await server.make(monthly_budget=budget)
+    key = made["key"]
     told = await asyncio.gather(*(server.chat(key, max_tokens=20) for _ in range(40)))
     let_through = [each for each in told if each.status_code == 200]
     assert {each.status_code for each in told} == {200, 429}
@@ -100,6 +101,8 @@ async def test_parallel_calls_keep_to_the_budget(server: Keyed, upstream: FakeUp
     assert usage["dollars"] == COST * len(let_through) <= budget
     assert len(upstream.requests) == len(let_through)
     # What was reserved and not used is there again.
+    more = {"monthly_budget": usage["dollars"] + 20}
+    await server.admin("PATCH", f"/admin/keys/{made['id']}", json=more)
     assert (await server.chat(key, max_tokens=1)).status_code == 200
 
 

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from access_fakes import ADMIN, keyed
+from access_fakes import ADMIN, bearer, keyed
 from serving_fakes import FakeUpstream
-from typer.testing import CliRunner
 
-from scripts.cli import app
 from serving.access.exposure import check_exposure
+from serving.access.keys import hasher_of
 from serving.config import ServerConfig
+from serving.config_storage import StorageConfig
 from serving.errors import ConfigError
+from serving.storage.engines import database_url
 
+ROOT = Path(__file__).resolve().parents[2]
 SECRET = {"POINTSMAN_KEY_SECRET": "a secret of tests that is long enough"}
 
 
@@ -57,65 +62,70 @@ class CommandLine:
         self._file = folder / "serve.yaml"
         self._file.write_text(yaml.safe_dump({"storage": {"url": self.url}}))
 
-    def __call__(self, *arguments: str) -> str:
-        result = CliRunner().invoke(
-            app, ["keys", *arguments, "--config", str(self._file)], catch_exceptions=False
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "scripts.cli", "keys", *arguments]
+        return subprocess.run(
+            [*command, "--config", str(self._file)],
+            env={**os.environ, **SECRET},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
         )
-        assert result.exit_code == 0, result.output
-        return result.output.strip()
+
+    def __call__(self, *arguments: str) -> str:
+        done = self.run(*arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.removesuffix("\n")
 
 
 @pytest.fixture
-def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CommandLine:
-    monkeypatch.setenv(*next(iter(SECRET.items())))
+def keys(tmp_path: Path) -> CommandLine:
     return CommandLine(tmp_path)
 
 
-def starts(keys: CommandLine, environ: Mapping[str, str] = SECRET) -> bool:
+async def starts(keys: CommandLine, environ: Mapping[str, str] = SECRET) -> bool:
     exposed = config("0.0.0.0", storage={"url": keys.url})  # noqa: S104
     try:
-        check_exposure(exposed, environ)
+        await asyncio.to_thread(check_exposure, exposed, environ)
     except ConfigError:
         return False
     return True
 
 
-def test_a_key_of_the_command_line_lets_it_start(keys: CommandLine):
-    assert not starts(keys)
-    plain = keys("create", "--name", "ours", "--role", "admin")
-    assert plain.startswith("pm_")
-    assert starts(keys)
-    # Of keys that were hashed with another secret, none can be used.
-    assert not starts(keys, {"POINTSMAN_KEY_SECRET": "quite another secret of tests"})
-    line = keys("list")
-    identifier = line.split("\t")[0]
-    assert plain not in line
-    assert line.endswith("usable\tours")
-    assert keys("rotate", identifier, "--grace", "60") != plain
-    keys("revoke", identifier)
-    assert keys("list").endswith("revoked\tours")
-    assert not starts(keys)
-    with pytest.raises(ConfigError, match="no such key"):
-        keys("revoke", "nobody")
-
-
-async def test_a_running_server_learns_of_them(
+async def test_a_key_of_the_command_line_lets_it_start_and_is_known_to_a_running_server(
     keys: CommandLine, upstream: FakeUpstream, tmp_path: Path
 ):
+    assert not await starts(keys)
     async with keyed(upstream, tmp_path / "k.db") as server:
-        arguments = ("create", "--name", "ours", "--requests-per-minute", "2")
-        plain = await asyncio.to_thread(keys, *arguments)
+        options = ("--name", "ours", "--role", "admin", "--requests-per-minute", "2")
+        plain = await asyncio.to_thread(keys, "create", *options)
+        assert plain.startswith("pm_")
         assert (await server.chat(plain)).headers["x-ratelimit-limit-requests"] == "2"
+        assert await starts(keys)
+        # Of keys that were hashed with another secret, none can be used.
+        assert not await starts(keys, {"POINTSMAN_KEY_SECRET": "quite another secret of tests"})
+        line = await asyncio.to_thread(keys, "list")
+        identifier = line.split("\t")[0]
+        assert plain not in line
+        assert line.endswith("usable\tours")
+        turned = await asyncio.to_thread(keys, "rotate", identifier, "--grace", "60")
+        assert (await server.http.get("/v1/key", headers=bearer(turned))).status_code == 200
+        assert (await server.http.get("/v1/key", headers=bearer(plain))).status_code == 200
+        await asyncio.to_thread(keys, "revoke", identifier)
+        assert not await starts(keys)
+    done = await asyncio.to_thread(keys.run, "revoke", "nobody")
+    assert (done.returncode, done.stderr) == (1, "pointsman: there is no such key\n")
 
 
-def test_the_secret_beside_a_file_is_its_owners_alone(
-    keys: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.delenv("POINTSMAN_KEY_SECRET")
-    keys("create", "--name", "ours")
+def test_the_secret_beside_a_file_is_its_owners_alone(tmp_path: Path):
+    url = database_url(StorageConfig(url=f"sqlite:///{tmp_path}/k.db"), {})
+    made, read = (hasher_of("POINTSMAN_KEY_SECRET", {}, url) for _ in range(2))
     [file] = tmp_path.glob("*.key-secret")
     assert file.stat().st_mode & 0o777 == 0o600
-    before = file.read_text()
-    keys("create", "--name", "another")
-    assert file.read_text() == before
-    assert starts(keys, {})
+    assert made is not None
+    assert read is not None
+    assert made.digest(b"pm_x") == read.digest(b"pm_x")
+    file.write_text("")
+    with pytest.raises(ConfigError, match="holds no secret"):
+        hasher_of("POINTSMAN_KEY_SECRET", {}, url)

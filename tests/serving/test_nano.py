@@ -179,8 +179,11 @@ def test_a_tool_loop_keeps_its_route(server: Nano) -> None:
         ).json()
         for messages in (opening, opening + loop)
     ]
-    assert answers[0]["route"] == answers[1]["route"]
-    assert answers[0]["distribution"] == answers[1]["distribution"]
+    first, second = answers
+    assert first["route"] == second["route"] is not None
+    assert first["models"] == second["models"]
+    assert first["session_id"] == second["session_id"]
+    assert (first["pinned"], second["pinned"]) == (False, True)
 
 
 @pytest.mark.parametrize("stream", [False, True])

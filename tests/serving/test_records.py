@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import orjson
 import pytest
+from access_fakes import bearer, keyed
 from recorded import DECISIONS, decision, listed, recording, trace_of, until, written
 from serving_fakes import Behaviour, FakeEngine, FakeUpstream, Running, task
 
@@ -210,13 +212,34 @@ async def test_without_storage_there_are_no_records(server: Running):
     assert answer.json()["error"]["code"] == "records_off"
 
 
-async def test_only_the_owner_sees_records(upstream: FakeUpstream, tmp_path: Any):
-    async with recording(upstream, f"sqlite:///{tmp_path}/r.db") as server:
-        server.app.state.admin_key = "owners-key"
-        for path in (DECISIONS, f"{DECISIONS}/{'0' * 32}", f"{DECISIONS}/export?router=work"):
-            assert (await server.http.get(path)).status_code == 401
-        bearer = {"authorization": "Bearer owners-key"}
-        assert (await server.http.get(DECISIONS, headers=bearer)).status_code == 200
+async def test_a_caller_sees_its_tenant_s_records_and_an_admin_all(
+    upstream: FakeUpstream, database: str
+):
+    async with keyed(upstream, database, records={"text": {"store": True}}) as server:
+        acme, other = [
+            (await server.make(tenant=tenant))["key"] for tenant in ("acme", "other-team")
+        ]
+        mine = trace_of(await server.chat(acme))
+        theirs = trace_of(await server.chat(other))
+        assert (await server.http.get(DECISIONS)).status_code == 401
+        for _ in ("waiting", "written"):
+            for trace, status in ((mine, 200), (theirs, 404)):
+                path = f"{DECISIONS}/{trace}"
+                assert (await server.http.get(path, headers=bearer(acme))).status_code == status
+                told = await server.http.post(
+                    f"{path}/feedback", json={"route": "writing"}, headers=bearer(acme)
+                )
+                assert told.status_code == status
+            await written(server.server)
+        for query in ("", "?tenant=other-team"):
+            answer = await server.http.get(f"{DECISIONS}{query}", headers=bearer(acme))
+            [row] = answer.json()["data"]
+            assert (row["trace_id"], row["tenant"]) == (mine, "acme")
+        export = f"{DECISIONS}/export?router=work&tenant=other-team"
+        lines = (await server.http.get(export, headers=bearer(acme))).text.splitlines()
+        assert [orjson.loads(line)["route"] for line in lines] == ["writing"]
+        everything = (await server.admin("GET", DECISIONS)).json()["data"]
+        assert [row["trace_id"] for row in everything] == [theirs, mine]
 
 
 async def test_a_client_that_leaves_is_recorded(upstream: FakeUpstream, database: str):

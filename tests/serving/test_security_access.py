@@ -32,6 +32,10 @@ FOR_CALLERS = {
     ("POST", "/routing/v1/chat/completions"),
     ("POST", "/routing/v1/responses"),
     ("POST", "/routing/v1/messages"),
+    ("GET", "/routing/v1/decisions"),  # these four: of the caller's tenant alone
+    ("GET", "/routing/v1/decisions/export"),
+    ("GET", "/routing/v1/decisions/{id}"),
+    ("POST", "/routing/v1/decisions/{id}/feedback"),
 }
 """All else is an admin's. Who adds a route for callers adds it here."""
 FOR_ALL = {("GET", "/healthz"), ("GET", "/readyz")}
@@ -114,7 +118,7 @@ async def test_every_route_is_an_admins_unless_it_is_listed(server: Keyed):
             assert (bare.status_code, borne.status_code) == (200, 200), path
             continue
         assert bare.status_code == 401, path
-        if any(method == m and path.split("{")[0] == p.split("{")[0] for m, p in FOR_CALLERS):
+        if (method, path) in FOR_CALLERS:
             assert borne.status_code not in (401, 403), path
         else:
             assert borne.status_code == 403, path
@@ -167,6 +171,48 @@ async def test_a_tenant_sees_nothing_of_another(server: Keyed):
         )
         assert answer.status_code == 403
     assert (await server.own(one["key"]))["monthly_budget"] == 10
+
+
+async def test_a_tenant_finds_no_decision_of_another(server: Keyed):
+    keys = [(await server.make(tenant=tenant))["key"] for tenant in ("one", "one", "two")]
+    assert (await server.chat(keys[0])).status_code == 200
+
+    async def found(key: str) -> list[dict[str, Any]]:
+        listed = await server.http.get("/routing/v1/decisions", headers=bearer(key))
+        data: list[dict[str, Any]] = listed.json()["data"]
+        return data
+
+    async with asyncio.timeout(20):
+        while not (mine := await found(keys[0])):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    assert [each["id"] for each in await found(keys[1])] == [mine[0]["id"]]
+    assert await found(keys[2]) == []
+    asked = "/routing/v1/decisions?tenant=one"
+    told = await server.http.get(asked, headers=bearer(keys[2]))
+    assert told.json()["data"] == []
+    path = f"/routing/v1/decisions/{mine[0]['id']}"
+    for key, status in zip(keys, (200, 200, 404), strict=True):
+        assert (await server.http.get(path, headers=bearer(key))).status_code == status
+    body = {"route": "writing"}
+    told = await server.http.post(f"{path}/feedback", json=body, headers=bearer(keys[2]))
+    assert told.status_code == 404
+    exported = await server.http.get(
+        "/routing/v1/decisions/export?router=work", headers=bearer(keys[2])
+    )
+    assert exported.text == ""
+
+
+async def test_tenants_do_not_share_a_session(server: Keyed):
+    keys = [(await server.make(tenant=tenant))["key"] for tenant in ("one", "one", "two")]
+    body = {"model": "router:work", "messages": [{"role": "user", "content": "coding please"}]}
+    for headers in ({"x-model-affinity": "the same"}, {}):
+        sessions = []
+        for key in keys:
+            told = await server.http.post(
+                "/routing/v1/chat/completions", json=body, headers=bearer(key) | headers
+            )
+            sessions.append(told.json()["session_id"])
+        assert sessions[0] == sessions[1] != sessions[2], headers
 
 
 ON_LOOPBACK: list[tuple[dict[str, str], bool]] = [

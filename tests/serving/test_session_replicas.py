@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import IO
 
 import orjson
 import pytest
@@ -21,7 +22,7 @@ from serving_fakes import KEY, KEY_ENV, FakeUpstream, config_for, until_answers
 
 from serving.local_process import free_port
 
-pytestmark = [needs_redis, pytest.mark.timeout(400)]
+pytestmark = [needs_redis, pytest.mark.timeout(600)]
 HERE = Path(__file__).parent
 ENVIRON = {
     **os.environ,
@@ -35,11 +36,9 @@ ANSWERED_EVERY = 20
 TASKS = {"coding": "p/code-1", "writing": "p/write-1"}
 
 
-def launched(config: Path, port: int) -> subprocess.Popen[bytes]:
+def launched(config: Path, port: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
     command = [sys.executable, str(HERE / "replica.py"), str(config), str(port)]
-    return subprocess.Popen(
-        command, env=ENVIRON, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    return subprocess.Popen(command, env=ENVIRON, stdout=subprocess.DEVNULL, stderr=log)
 
 
 class Client:
@@ -100,7 +99,9 @@ class Replicas:
 
     def __init__(self, config: Path) -> None:
         self.ports = [free_port("127.0.0.1") for _ in range(2)]
-        self.processes = [launched(config, port) for port in self.ports]
+        self.log = config.with_suffix(".log")
+        with self.log.open("wb") as log:
+            self.processes = [launched(config, port, log) for port in self.ports]
 
     def kill(self, number: int) -> None:
         self.processes[number].kill()
@@ -117,8 +118,10 @@ async def replicas(folder: Path, url: str, upstream: FakeUpstream) -> AsyncItera
     running = Replicas(path)
     try:
         urls = [f"http://127.0.0.1:{port}/readyz" for port in running.ports]
-        await asyncio.gather(*(until_answers(url, 120) for url in urls))
+        await asyncio.gather(*(until_answers(url, seconds=60) for url in urls))
         yield running
+    except TimeoutError:
+        raise AssertionError(running.log.read_text()[-2000:]) from None
     finally:
         for number in range(2):
             running.kill(number)
