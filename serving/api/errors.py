@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
 from serving.api.relay import OrjsonResponse
-from serving.errors import ApiError
+from serving.errors import ApiError, bad_request, field_path
 from serving.protocols.errors import error_body_for
 from serving.requests import protocol_of
 from serving.storage.database import DatabaseDown
@@ -18,6 +19,7 @@ def install(app: FastAPI) -> None:
     """Register the handlers."""
     app.add_exception_handler(ApiError, api_error)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _parameter_error)
     app.add_exception_handler(DatabaseDown, _database_down)
 
 
@@ -29,6 +31,14 @@ async def api_error(request: Request, error: Exception) -> Response:
     headers |= error.headers or {}
     body = error_body_for(protocol_of(request.url.path), error)
     return OrjsonResponse(body, error.status, headers)
+
+
+async def _parameter_error(request: Request, error: Exception) -> Response:
+    """Of a query that FastAPI reads itself."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    field = field_path(tuple(first["loc"][1:]))
+    return await api_error(request, bad_request(f"{field}: {first['msg']}", field))
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

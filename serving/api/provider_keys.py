@@ -32,7 +32,7 @@ class ProviderKey(BaseModel):
         Field(
             min_length=1,
             max_length=8192,
-            pattern=r"^[\x21-\x7e]+\z",
+            pattern=r"^[\x21-\x7e]+$",
             description="Printable ASCII without spaces.",
         ),
     ]
