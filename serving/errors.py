@@ -60,6 +60,17 @@ def unknown_model(name: str, hint: str = "") -> ApiError:
     return ApiError(404, f"{message} {hint}".strip(), param="model", code="model_not_found")
 
 
+def storage_unavailable() -> ApiError:
+    """503: the database does not answer, and nothing else knows."""
+    return ApiError(
+        503,
+        "The database does not answer.",
+        "server_error",
+        code="storage_unavailable",
+        headers={"retry-after": "1"},
+    )
+
+
 def clipped(text: str) -> str:
     """A client's text, short enough to be repeated to them."""
     return text if len(text) <= ECHOED_CHARACTERS else text[:ECHOED_CHARACTERS] + "…"

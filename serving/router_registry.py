@@ -18,7 +18,13 @@ from pydantic import ValidationError
 
 from routing.tasks import ROUTER_PREFIX, Router
 from serving.bounded import Bounded
-from serving.errors import ApiError, clipped, unknown_model, validation_lines
+from serving.errors import (
+    ApiError,
+    clipped,
+    storage_unavailable,
+    unknown_model,
+    validation_lines,
+)
 from serving.refresh import Refresher
 from serving.router_store import NotStored, RouterStore, StoredRouter
 from serving.routers import RouterBuilder, RouterRefused, ServedRouter
@@ -224,16 +230,6 @@ class RouterRegistry(Mapping[str, ServedRouter]):
     async def _poll(self) -> None:
         with suppress(DatabaseDown):  # which the database has logged
             await self.reload()
-
-
-def storage_unavailable() -> ApiError:
-    """503: the storage does not answer, and nothing else knows."""
-    return ApiError(
-        503,
-        "The storage of routers does not answer now.",
-        "server_error",
-        code="storage_unavailable",
-    )
 
 
 def _unusable(reference: str, reason: str) -> ApiError:

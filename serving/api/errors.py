@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from serving.api.relay import OrjsonResponse
-from serving.errors import ApiError, bad_request, field_path
+from serving.errors import ApiError, bad_request, field_path, storage_unavailable
 from serving.protocols.errors import error_body_for
 from serving.requests import protocol_of
 from serving.storage.database import DatabaseDown
@@ -56,11 +56,4 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 async def _database_down(request: Request, _: Exception) -> Response:
-    error = ApiError(
-        503,
-        "The database does not answer.",
-        "server_error",
-        code="database_down",
-        headers={"retry-after": "1"},
-    )
-    return await api_error(request, error)
+    return await api_error(request, storage_unavailable())

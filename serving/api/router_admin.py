@@ -33,7 +33,7 @@ from serving.api.router_answers import (
 from serving.errors import ApiError, bad_request, field_path, validation_lines
 from serving.gateway import Gateway
 from serving.requests import json_object, read_body
-from serving.router_registry import RouterRegistry, storage_unavailable
+from serving.router_registry import RouterRegistry
 from serving.router_store import Changed, NameTaken, NotStored, RouterStore, StoredRouter
 from serving.routers import RouterRefused
 from serving.storage.database import DatabaseDown
@@ -194,8 +194,6 @@ def _told(registry: RouterRegistry, name: str | None = None) -> Iterator[RouterS
         )
     try:
         yield registry.store
-    except DatabaseDown:
-        raise storage_unavailable() from None
     except NotStored:
         raise _unknown() from None
     except Changed as other:

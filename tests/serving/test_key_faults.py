@@ -75,7 +75,10 @@ async def test_keys_and_budgets_hold_while_postgresql_is_gone(
             unknown = await server.chat("pm_" + "x" * 43)
             assert unknown.status_code == 401
             refused = await server.admin("POST", "/admin/keys", json={"name": "a"})
-            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "database_down")
+            assert (refused.status_code, refused.json()["error"]["code"]) == (
+                503,
+                "storage_unavailable",
+            )
         # Once it is back, nothing that was spent meanwhile is lost.
         async with keyed(upstream, url, models=MODELS) as other, asyncio.timeout(60):
             while await spent(other, made["id"]) != 4 * COST:  # noqa: ASYNC110
