@@ -16,11 +16,22 @@ from stored_routers import PATIENCE_S, Api, body, named, replica, until
 
 
 class Load:
-    """Clients that ask routers without a pause, and count how that ends."""
+    """Clients that ask routers without a pause within its block, and count how that ends."""
 
     def __init__(self, *asked: tuple[Running, str, str]) -> None:
         self.ends: Counter[object] = Counter()
-        self._tasks = [asyncio.create_task(self._ask(*each)) for each in asked]
+        self._asked = asked
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Load:
+        self._tasks = [asyncio.create_task(self._ask(*each)) for each in self._asked]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        # Whatever came of the test: a server does not end while somebody asks it on and on.
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _ask(self, server: Running, model: str, text: str) -> None:
         while True:
@@ -34,12 +45,6 @@ class Load:
         """Return after so many more requests."""
         goal = self.ends.total() + count
         await until(lambda: self.ends.total() >= goal)
-
-    async def stop(self) -> Counter[object]:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        return self.ends
 
 
 @asynccontextmanager
@@ -98,14 +103,15 @@ async def test_a_change_reaches_all_and_disturbs_nobody(database: str, upstream:
         decided = len(other.engine.asked)
         load = Load((one, "router:help", "refund"), (other, "router:help", "refund"),
                     (other, "router:steady", "coding"), (one, "router:work", "coding"))  # fmt: skip
-        for number in range(2, 6):
-            await load.more(5)
-            tasks = ("refund", f"task-{number}")
-            assert (await api.put(id, body("help", *tasks))).status_code == 200
-            assert label(one) == f"help@{number}"
-        await until(lambda: label(other) == "help@5")
-        await load.more()
-        assert set(await load.stop()) == {200}
+        async with load:
+            for number in range(2, 6):
+                await load.more(5)
+                tasks = ("refund", f"task-{number}")
+                assert (await api.put(id, body("help", *tasks))).status_code == 200
+                assert label(one) == f"help@{number}"
+            await until(lambda: label(other) == "help@5")
+            await load.more()
+        assert set(load.ends) == {200}
         # The router that did not change is the same one: what was read of it is not read again.
         assert all(
             each.app.state.gateway.routers["steady"] is before
@@ -134,27 +140,28 @@ async def test_requests_go_on_without_the_database(
         assert (await other.chat("refund", model="router:help@1")).status_code == 200
         load = Load((one, "router:help", "refund"), (other, "router:help@1", "refund"),
                     (other, "router:help", "refund"), (one, "router:work", "coding"))  # fmt: skip
-        await load.more()
-        try:
-            await asyncio.to_thread(harm)
+        async with load:
+            await load.more()
+            try:
+                await asyncio.to_thread(harm)
+                async with asyncio.timeout(PATIENCE_S):
+                    changes = (await api.put(id, body("help", "lost")), await api.get())
+                    unknown = await other.chat("refund", model="router:help@2")
+                    nobody = await other.chat("refund", model="router:nobody")
+                await load.more(40)
+            finally:
+                await asyncio.to_thread(heal)
+            for answer in (*changes, unknown):
+                assert answer.status_code == 503
+                assert answer.json()["error"]["code"] == "storage_unavailable"
+            assert nobody.status_code == 404
             async with asyncio.timeout(PATIENCE_S):
-                changes = (await api.put(id, body("help", "lost")), await api.get())
-                unknown = await other.chat("refund", model="router:help@2")
-                nobody = await other.chat("refund", model="router:nobody")
-            await load.more(40)
-        finally:
-            await asyncio.to_thread(heal)
-        for answer in (*changes, unknown):
-            assert answer.status_code == 503
-            assert answer.json()["error"]["code"] == "storage_unavailable"
-        assert nobody.status_code == 404
-        async with asyncio.timeout(PATIENCE_S):
-            while (await api.put(id, body("help", "refund", "found"))).status_code != 200:  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
-        assert named(await Api(other).get(f"/{id}"), "refund", "found")
-        await until(lambda: label(other) == label(one) != "help@3")
-        await load.more()
-        assert set(await load.stop()) == {200}
+                while (await api.put(id, body("help", "refund", "found"))).status_code != 200:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+            assert named(await Api(other).get(f"/{id}"), "refund", "found")
+            await until(lambda: label(other) == label(one) != "help@3")
+            await load.more()
+        assert set(load.ends) == {200}
 
 
 async def test_a_server_that_starts_without_the_database(
