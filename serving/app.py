@@ -140,21 +140,23 @@ def create_app(
             try:
                 yield
             finally:
+                await recorder.all_ended()
                 loading.cancel()
                 with suppress(asyncio.CancelledError):
                     await loading
         log.info("stopped")
 
-    app = Application(title="Pointsman", lifespan=lifespan, docs_url=None, redoc_url=None)
     drain = Drain()
+    recorder = RequestRecorder(accounts, drain, tracing)
+    app = Application(title="Pointsman", lifespan=lifespan, docs_url=None, redoc_url=None)
     readiness = Readiness(lambda: drain.stopping)
     readiness.add("engine", lambda: decider.state, required=True)
     if database is not None:
         readiness.add("database", lambda: None if database.ready else "does not answer")
     app.gate = access.gate
     readiness.add("sessions", lambda: None if sessions.store.up else "Redis does not answer")
-    app.recorder = RequestRecorder(accounts, drain, tracing)
-    app.recorder.listeners += [part.ended for part in (records, tracing) if part is not None]
+    app.recorder = recorder
+    recorder.listeners += [part.ended for part in (records, tracing) if part is not None]
     metrics = Metrics(decider, accounts, breakers, ranking)
     metrics.register(RecordCollector(records))
     metrics.register(SessionCollector(sessions))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -34,11 +35,13 @@ from serving.protocols.errors import error_body_for
 from serving.ranking import Ranked
 from serving.requests import protocol_of
 from serving.sessions.visit import SessionFacts
+from serving.stopping import LAST_WORDS_S
 
 if TYPE_CHECKING:
     from serving.tracing.spans import Tracing
 
 SCOPE_KEY = "pointsman"
+POLL_S = 0.01
 QUIET_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 CLIENT_GONE = 499
 """nginx's status for a client that left; only logged."""
@@ -152,6 +155,17 @@ class RequestRecorder:
         self._tracing = tracing
         self.listeners: list[Ended] = []
         """Told of every request once it has been answered, whatever came of it."""
+        self._under_way = 0
+
+    async def all_ended(self) -> None:
+        """Wait, within a limit, until what has been answered has been told too.
+
+        A client may have its whole answer, by its length, before we come to the end of it.
+        """
+        for _ in range(round(LAST_WORDS_S / POLL_S)):
+            if not self._under_way:
+                break
+            await asyncio.sleep(POLL_S)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, app: ASGIApp) -> None:
         """Let `app` answer an HTTP request."""
@@ -177,6 +191,7 @@ class RequestRecorder:
             await send(message)
 
         fault: str | None = None
+        self._under_way += 1
         try:
             await app(scope, receive, send_with_headers)
         except ClientDisconnect:
@@ -188,6 +203,7 @@ class RequestRecorder:
                 raise RuntimeError("answer broken off") from None
             await _send_fault(send_with_headers, scope)
         finally:
+            self._under_way -= 1
             record.exchange.leave(asked=record.trail.pending)
             seconds = time.perf_counter() - started
             for tell in self.listeners:

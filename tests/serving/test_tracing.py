@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -147,3 +148,20 @@ def test_nothing_is_imported_unless_asked_for():
     code = "import sys, serving.run; print('opentelemetry' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "False"
+
+
+async def test_what_ends_after_its_answer_is_told_of_before_parts_close(upstream: FakeUpstream):
+    engine = FakeEngine()
+    closed: list[bool] = []
+
+    async def late(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.sleep(0.2)
+
+    async with serving(config_for(upstream), engine, upstream) as server:
+        recorder = server.app.recorder
+        recorder.listeners.append(lambda *_: closed.append(engine.closed))
+        scope = {"type": "http", "method": "POST", "path": "/late", "headers": []}
+        task = asyncio.create_task(recorder(scope, None, None, late))
+        await asyncio.sleep(0)
+    assert closed == [False]
+    await task
