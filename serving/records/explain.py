@@ -10,7 +10,7 @@ from uuid import UUID
 from routing.tasks import NONE
 from serving.errors import clipped
 from serving.records.query import Whole
-from serving.records.rows import Row
+from serving.records.inserts import Row
 
 _FAILED = {
     "no_text": "The last user turn holds no text to decide by",

@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, RowMapping, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from routing.tasks import NONE
-from serving.records.rows import Row
+from serving.records.inserts import Row
 from serving.records.snapshot import first_id_at
 from serving.storage.tables.records import attempts, decision_texts, decisions, feedback
 

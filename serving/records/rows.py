@@ -6,15 +6,15 @@ Columns of JSON are left out where they are null: JSON has a null of its own.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from routing.decision import Calibration
 from routing.tasks import SelectionPolicy
 from serving.ranking import Ranked
+from serving.records.inserts import Row
 from serving.records.redaction import Redactor
 from serving.records.snapshot import Snapshot
 
-Row = dict[str, Any]
 _PLACES = 6
 
 

@@ -6,19 +6,15 @@ import asyncio
 import random
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
 
-import orjson
 import structlog
-from sqlalchemy import Table
 from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serving.decider import where_raised
-from serving.records.inserts import insert_rows
+from serving.records.inserts import insert
 from serving.records.queue import RecordQueue
 from serving.records.redaction import Redactor
-from serving.records.rows import Row, Rows, rows
+from serving.records.rows import Rows, rows
 from serving.records.snapshot import Snapshot
 from serving.storage.database import Database, DatabaseDown
 from serving.storage.tables.records import attempts, decision_texts, decisions
@@ -33,7 +29,6 @@ FLUSH_S = 5.0
 """At the end, what waits has so long to be written."""
 REFUSALS = ("22", "23", "42")
 """PostgreSQL's codes of a row or table that is wrong; its driver has no class for each."""
-_NUL = b"\\u0000"
 
 log = structlog.get_logger("pointsman")
 
@@ -141,14 +136,10 @@ class Writer:
         tried = [row for each in batch for row in each.attempts]
         texts = [each.text for each in batch if each.text is not None]
         async with self._database.begin() as connection:
-            await self._into(connection, decisions, [each.decision for each in batch])
-            await self._into(connection, attempts, tried)
-            await self._into(connection, decision_texts, texts)
-
-    async def _into(self, connection: AsyncConnection, table: Table, given: Sequence[Row]) -> None:
-        if given:
-            statement = insert_rows(table, self._database.kind)
-            await connection.execute(statement, {"rows": packed(given)})
+            await insert(connection, decisions, [each.decision for each in batch])
+            for table, given in ((attempts, tried), (decision_texts, texts)):
+                if given:
+                    await insert(connection, table, given)
 
 
 def _is_refusal(error: SQLAlchemyError) -> bool:
@@ -157,24 +148,3 @@ def _is_refusal(error: SQLAlchemyError) -> bool:
         return True
     state = getattr(getattr(error, "orig", None), "sqlstate", None)
     return str(state or "").startswith(REFUSALS)
-
-
-def packed(given: Sequence[Row]) -> str:
-    """JSON of rows that every database takes: no half surrogate pairs, no NUL."""
-    try:
-        made = orjson.dumps(given)
-    except TypeError:
-        made = orjson.dumps(_clean(given))
-    if _NUL in made:
-        made = orjson.dumps(_clean(given))
-    return made.decode()
-
-
-def _clean(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
-    if isinstance(value, dict):
-        return {_clean(key): _clean(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_clean(each) for each in value]
-    return value

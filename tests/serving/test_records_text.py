@@ -125,7 +125,8 @@ async def test_old_records_go_texts_before_the_rest(upstream: FakeUpstream, data
             records.queue.put(a_snapshot(f"{days} days ago", created=now - days * DAY_S))
         await written(server)
         config = RecordsConfig(retention_days=30, text=TextConfig(store=True, retention_days=7))
-        assert await Retention(config, records.database).delete_old() >= 2
+        # How many rows is not told: the server's own first look may have come before.
+        await Retention(config, records.database).delete_old()
         assert await Retention(config, records.database).delete_old() == 0
         found = [await decision(server, each["id"]) for each in await listed(server)]
     said = [each["text"] and each["text"]["messages"][0]["content"] for each in found]
