@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 import typer
 
 from scripts.places import CONFIGS
+from serving.access.principal import MOST_A_MINUTE, MOST_DOLLARS
 
 if TYPE_CHECKING:
     from serving.access.key_store import KeyStore
@@ -31,9 +32,11 @@ def create(
     tenant: Annotated[
         str | None, typer.Option(help="Whose it is; left out, it shares nothing with other keys.")
     ] = None,
-    requests_per_minute: Annotated[int | None, typer.Option(min=1)] = None,
-    tokens_per_minute: Annotated[int | None, typer.Option(min=1)] = None,
-    monthly_budget: Annotated[float | None, typer.Option(min=0, help="US dollars.")] = None,
+    requests_per_minute: Annotated[int | None, typer.Option(min=1, max=MOST_A_MINUTE)] = None,
+    tokens_per_minute: Annotated[int | None, typer.Option(min=1, max=MOST_A_MINUTE)] = None,
+    monthly_budget: Annotated[
+        float | None, typer.Option(min=0, max=MOST_DOLLARS, help="US dollars.")
+    ] = None,
     config: Config = DEFAULT,
 ) -> None:
     """Make a key and print it: this once, for it is not kept."""

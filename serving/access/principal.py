@@ -15,6 +15,10 @@ class Role(StrEnum):
     """Everything."""
 
 
+MOST_A_MINUTE, MOST_DOLLARS = 2**31 - 1, 1e12
+"""What a key's limits may be at most: the database holds no more."""
+
+
 @dataclass(frozen=True, slots=True)
 class KeyLimits:
     """What a key may use; None for as much as it likes."""

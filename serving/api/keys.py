@@ -12,7 +12,13 @@ from starlette.responses import Response
 from serving.access.access import Access
 from serving.access.key_store import KeyRevoked, KeyStore, Made, NoSuchKey
 from serving.access.keys import PREFIX, ApiKey
-from serving.access.principal import KeyLimits, Principal, Role
+from serving.access.principal import (
+    MOST_A_MINUTE,
+    MOST_DOLLARS,
+    KeyLimits,
+    Principal,
+    Role,
+)
 from serving.api import schemas
 from serving.api.admin import require_owner
 from serving.api.bodies import body_of
@@ -28,8 +34,8 @@ routes = APIRouter()
 
 Name = Annotated[str, Field(min_length=1, max_length=255)]
 Tenant = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-PerMinute = Annotated[int, Field(ge=1, le=2**31 - 1)]
-Dollars = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
+PerMinute = Annotated[int, Field(ge=1, le=MOST_A_MINUTE)]
+Dollars = Annotated[float, Field(ge=0, le=MOST_DOLLARS, allow_inf_nan=False)]
 UnixTime = Annotated[int, Field(ge=0, le=2**53)]
 
 
