@@ -145,7 +145,13 @@ class _Count:
             elif isinstance(item, list):
                 left.extend(item)
             elif isinstance(item, dict):
-                self._object(item, left)
+                content = item.get("content")
+                if len(item) == 2 and isinstance(content, str) and "role" in item:
+                    # What most messages are.
+                    self.tokens += MESSAGE_TOKENS
+                    self.text_bytes += _utf8_bytes(content)
+                else:
+                    self._object(item, left)
 
     def _object(self, item: dict[str, Any], left: list[Any]) -> None:
         kind = item.get("type")

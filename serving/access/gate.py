@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -28,7 +29,7 @@ OPEN = frozenset({"/healthz", "/readyz"})
 METRICS = "/metrics"
 CALLERS = ("/v1/", "/routing/v1/")
 CALLERS_TOO = frozenset({"/openapi.json"})
-_FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
+_FORWARDED = frozenset({b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via"})
 _STORED = PREFIX.encode()
 _COUNTED = frozenset({"POST"})
 
@@ -102,17 +103,16 @@ class Gate:
         if keyless == "anywhere":
             return ANONYMOUS
         client = scope.get("client")
-        headers = Headers(scope=scope)
         if (
             keyless == "never"
             or not self._loopback
             or client is None
             or not is_loopback(client[0])
             # A proxy on this machine brings callers of others.
-            or any(name in headers for name in _FORWARDED)
+            or any(name in _FORWARDED for name, _ in scope["headers"])
         ):
             raise self._none_given()
-        _refuse_other_sites(headers, rebound=not scope["path"].startswith(CALLERS))
+        _refuse_other_sites(Headers(scope=scope), rebound=not scope["path"].startswith(CALLERS))
         return ANONYMOUS if self._keyring.any_usable(admin=True) else LOCAL_OWNER
 
     def _none_given(self) -> ApiError:
@@ -121,6 +121,7 @@ class Gate:
         return _unauthorised("An API key is needed: send authorization: Bearer, or x-api-key.")
 
 
+@lru_cache(maxsize=256)
 def is_loopback(host: str) -> bool:
     """Whether an address, or the name localhost, is this machine's alone."""
     try:

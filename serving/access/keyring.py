@@ -59,7 +59,7 @@ class Keyring:
 
     def find(self, key: bytes) -> Principal | None:
         """Whose a presented key is; None for nobody's."""
-        if len(key) > MAX_KEY_BYTES:
+        if len(key) > MAX_KEY_BYTES or not self._entries:
             return None
         for number, digest in enumerate(self._hasher.digests(key)):
             entry = self._entries.get(digest)
