@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 from clock import Clock
-from postgres_server import Postgres, binaries
 from recorded import recording
 from serving_fakes import FakeEngine, FakeUpstream, Running, config_for, serving
+
+from scripts.postgres_server import Postgres, binaries
 
 
 @pytest.fixture

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 from access_fakes import Keyed, bearer, keyed, priced
-from postgres_server import Postgres
 from serving_fakes import FakeUpstream
+
+from scripts.postgres_server import Postgres
 
 MODELS = priced("p/code-1", "p/code-2", "p/fall-1", "p/fall-2")
 COST = 25

@@ -11,7 +11,6 @@ from typing import Any
 
 import httpx
 import pytest
-from postgres_server import Postgres
 from recorded import DECISIONS, a_snapshot, listed, recording, until
 from server_process import server_process
 from serving_fakes import (
@@ -23,6 +22,7 @@ from serving_fakes import (
     serving,
 )
 
+from scripts.postgres_server import Postgres
 from serving.records import writer
 from serving.records.queue import RecordQueue
 

@@ -9,10 +9,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from postgres_server import Postgres
 from serving_fakes import FakeEngine, FakeUpstream, Running, config_for, serving
 from sqlalchemy import text
 from stored_routers import PATIENCE_S, Api, body, named, replica, until
+
+from scripts.postgres_server import Postgres
 
 
 class Load:

@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from postgres_server import Postgres
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from scripts.postgres_server import Postgres
 from serving.config import load_config
 from serving.config_storage import StorageConfig
 from serving.errors import ConfigError

@@ -18,6 +18,10 @@ the same conversation of about 500 words.
     pointsman, 2 workers
                the same by two processes and one with the engine; on the same core, so that they
                cost no more than one, and on all further cores that the machine has
+    pointsman, all on, SQLite; PostgreSQL; and with 2 workers
+               the same with all that an owner may switch on: a key is asked for, whose limits and
+               budget are checked and settled, and decisions and attempts are recorded (sessions
+               are on in all rows of ours); PostgreSQL runs beside the upstream
     litellm    its proxy, one worker, no database
     portkey    its gateway, one process
 
@@ -33,14 +37,15 @@ the same conversation of about 500 words.
 Where something else uses the gateway's core, "a CPU second" tells more than "a second": it is work
 over the CPU time that the stack really had.
 
-Needs Debian's nginx, libnginx-mod-http-echo and wrk (`--install` gets them, as root), node and npm
-for Portkey; the peers are installed under `.cache/bench`. The last line of output is one JSON
-object; what was not measured is null.
+Needs Debian's nginx, libnginx-mod-http-echo, wrk and postgresql (`--install` gets them, as root),
+node and npm for Portkey; the peers are installed under `.cache/bench`. The last line of output is
+one JSON object; what was not measured is null.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import platform
@@ -53,6 +58,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.bench.gateway import stacks
+from scripts.bench.gateway.full import STORAGES, all_on, full_name
 from scripts.bench.gateway.load import LoadFailed
 from scripts.bench.gateway.measure import Row, Task, failover, measure, soak, warm_up
 from scripts.bench.gateway.mock import PACKAGES, Mock, missing, mock_upstream
@@ -60,6 +66,7 @@ from scripts.bench.gateway.peers import NotInstalled
 from scripts.bench.gateway.processes import rss_mb
 from scripts.bench.gateway.report import result, table
 from scripts.places import ROOT
+from scripts.postgres_server import Postgres, binaries
 
 PEERS = {"litellm": stacks.litellm, "portkey": stacks.portkey}
 CACHE = ROOT / ".cache" / "bench"
@@ -140,6 +147,7 @@ def _start(
         "ceiling": stacks.ceiling,
         "pointsman": stacks.pointsman,
         stacks.TWO_WORKERS: stacks.two_workers,
+        **_all_on(folder, running),
     }
     rows: dict[str, Row] = {}
     absent = dict.fromkeys(without, "left out")
@@ -150,7 +158,7 @@ def _start(
             stack = prepare(mock, folder, CACHE)
             process = None
             if stack.command:
-                own_cores = cores if name == stacks.TWO_WORKERS else cores[:1]
+                own_cores = cores if "workers" in name else cores[:1]
                 where = ",".join(map(str, own_cores))
                 process = running.enter_context(stacks.started(stack, where, folder))
         except (NotInstalled, stacks.DidNotStart) as error:
@@ -160,6 +168,21 @@ def _start(
         else:
             rows[name] = Row(stack, process.pid if process else None)
     return rows, absent
+
+
+def _all_on(folder: Path, running: ExitStack) -> dict[str, stacks.Prepare]:
+    """Rows with everything on, each with a database of its own."""
+    programs = binaries()
+    assert programs is not None  # or we would have given up
+    postgres = Postgres(programs, durable=True)
+    running.callback(postgres.remove)
+    postgres.start()
+    prepared = {}
+    for workers in (1, 2):
+        urls = (f"sqlite:///{folder}/{workers}.db", asyncio.run(postgres.new_database()))
+        for storage, url in zip(STORAGES, urls, strict=True):
+            prepared[full_name(storage, workers)] = all_on(url, storage, workers)
+    return prepared
 
 
 def _measured(

@@ -24,9 +24,10 @@ from typing import Any
 import orjson
 
 from scripts.bench.gateway.processes import running, wait_for_port
+from scripts.postgres_server import binaries
 from serving.local_process import free_port
 
-PACKAGES = ("nginx", "libnginx-mod-http-echo", "wrk")
+PACKAGES = ("nginx", "libnginx-mod-http-echo", "wrk", "postgresql")
 """Debian's; the echo module can write event by event."""
 ECHO = Path("/usr/lib/nginx/modules/ngx_http_echo_module.so")
 PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"
@@ -41,7 +42,8 @@ USAGE = {"prompt_tokens": 600, "completion_tokens": WORDS, "total_tokens": 600 +
 
 def missing() -> list[str]:
     """Packages that are not installed."""
-    found = (shutil.which("nginx", path=PATH), ECHO.exists(), shutil.which("wrk", path=PATH))
+    nginx, wrk = (shutil.which(program, path=PATH) for program in ("nginx", "wrk"))
+    found = (nginx, ECHO.exists(), wrk, binaries())
     return [package for package, there in zip(PACKAGES, found, strict=True) if not there]
 
 

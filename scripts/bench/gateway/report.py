@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from scripts.bench.gateway import stacks
 from scripts.bench.gateway.measure import Row
 
 WARM_AFTER = 0.1
@@ -85,11 +86,30 @@ def result(rows: Mapping[str, Row], detail: Mapping[str, Any]) -> dict[str, Any]
         }
         for name, row in rows.items()
     }
+    everything_on = {
+        name: _beside(rows, name, stacks.TWO_WORKERS if "workers" in name else "pointsman")
+        for name in rows
+        if "all on" in name
+    }
     ratios = {
         f"bulk_events_over_{peer}": _over(rows, "bulk_events_per_s", peer)
         for peer in ("litellm", "portkey")
     }
-    return figures | {"detail": {**detail, **ratios, "stacks": everything}}
+    return figures | {
+        "all_on": everything_on,
+        "detail": {**detail, **ratios, "stacks": everything},
+    }
+
+
+def _beside(rows: Mapping[str, Row], name: str, plain: str) -> dict[str, float | None]:
+    """A row's figures, each over that of the row without keys and records; and its added time."""
+    p50, bare = rows[name].median("p50_ms"), rows["direct"].median("p50_ms")
+    added = None if p50 is None or bare is None else round(p50 - bare, 3)
+    keys = {"rps": "chat_rps", "rps_a_cpu_s": "chat_per_cpu_s", "events": "stream_events_per_s"}
+    return {"added_p50_ms": added} | {
+        f"{shown}_over_plain": _ratio(rows[name].median(key), rows[plain].median(key))
+        for shown, key in keys.items()
+    }
 
 
 def _soak(samples: list[tuple[int, float]]) -> tuple[float, float, float]:
@@ -100,8 +120,10 @@ def _soak(samples: list[tuple[int, float]]) -> tuple[float, float, float]:
 
 
 def _over(rows: Mapping[str, Row], key: str, peer: str) -> float | None:
-    ours = rows["pointsman"].median(key)
-    theirs = rows[peer].median(key) if peer in rows else None
+    return _ratio(rows["pointsman"].median(key), rows[peer].median(key) if peer in rows else None)
+
+
+def _ratio(ours: float | None, theirs: float | None) -> float | None:
     return round(ours / theirs, 2) if ours and theirs else None
 
 

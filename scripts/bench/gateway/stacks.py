@@ -83,15 +83,18 @@ def ceiling(mock: Mock, folder: Path, cache: Path) -> Stack:
 
 def pointsman(mock: Mock, folder: Path, cache: Path) -> Stack:
     """Our server: eight tasks a router, a kind of answer each; log and metrics on, as always."""
-    return _pointsman(mock, folder, "pointsman", workers=1)
+    return our_server(mock, folder, "pointsman")
 
 
 def two_workers(mock: Mock, folder: Path, cache: Path) -> Stack:
     """Our server with two worker processes and the engine in a third."""
-    return _pointsman(mock, folder, TWO_WORKERS, workers=2)
+    return our_server(mock, folder, TWO_WORKERS, workers=2)
 
 
-def _pointsman(mock: Mock, folder: Path, name: str, *, workers: int) -> Stack:
+def our_server(
+    mock: Mock, folder: Path, name: str, *, workers: int = 1, sections: Mapping[str, object] = {}
+) -> Stack:
+    """Our server with further sections of its configuration, which is in `<name>.yaml`."""
     port = free_port("127.0.0.1")
     pools = {kind: [f"{kind}/{MODEL}"] for kind in KINDS}
     pools[FAILOVER] = [f"broken/{MODEL}", f"chat/{MODEL}"]
@@ -125,6 +128,7 @@ def _pointsman(mock: Mock, folder: Path, name: str, *, workers: int) -> Stack:
             }
             for kind, models in pools.items()
         ],
+        **sections,
     }
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(config))

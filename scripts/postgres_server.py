@@ -1,4 +1,4 @@
-"""A real PostgreSQL of the tests' own, which they may kill, stall and start again."""
+"""A real PostgreSQL of one's own, which tests may kill, stall and start again."""
 
 from __future__ import annotations
 
@@ -13,17 +13,14 @@ import tempfile
 import time
 import uuid
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import psutil
 
-SETTINGS = {
-    "listen_addresses": "127.0.0.1",
-    "fsync": "off",
-    "shared_buffers": "16MB",
-    "max_connections": "60",
-    "autovacuum": "off",
-}
+SETTINGS = {"listen_addresses": "127.0.0.1", "max_connections": "60"}
+FORGETFUL = {"fsync": "off", "shared_buffers": "16MB", "autovacuum": "off"}
+"""What tests can do without."""
 
 
 def binaries() -> Path | None:
@@ -36,11 +33,16 @@ def binaries() -> Path | None:
 
 
 class Postgres:
-    """One cluster in a folder of its own; PostgreSQL refuses root, so root runs it as another."""
+    """One cluster in a folder of its own; PostgreSQL refuses root, so root runs it as another.
 
-    def __init__(self, folder: Path) -> None:
+    Unless it is `durable`, it is quick and forgets on a power cut, in memory if there is room.
+    """
+
+    def __init__(self, folder: Path, *, durable: bool = False) -> None:
         self._bin = folder
-        self._home = Path(tempfile.mkdtemp(prefix="pointsman-pg-", dir=_fast_folder()))
+        self._settings = SETTINGS if durable else SETTINGS | FORGETFUL
+        place = None if durable else _fast_folder()
+        self._home = Path(tempfile.mkdtemp(prefix="pointsman-pg-", dir=place))
         self._account = None if os.geteuid() else _account()
         if self._account:
             os.chown(self._home, self._account.pw_uid, self._account.pw_gid)
@@ -63,7 +65,9 @@ class Postgres:
 
     def start(self) -> None:
         """Start it, and return once it answers."""
-        settings = [word for key, value in SETTINGS.items() for word in ("-c", f"{key}={value}")]
+        settings = [
+            word for key, value in self._settings.items() for word in ("-c", f"{key}={value}")
+        ]
         with open(self._home / "log", "ab") as log:
             self._process = subprocess.Popen(
                 [self._bin / "postgres", "-D", "data", "-p", str(self.port), "-k", self._home,
@@ -137,14 +141,14 @@ class Postgres:
         )
         assert done.returncode == 0, done.stderr.decode()
 
-    def _options(self) -> dict[str, object]:
+    def _options(self) -> dict[str, Any]:
         who = {"user": self._account.pw_uid, "group": self._account.pw_gid} if self._account else {}
         return {"cwd": self._home, **who}
 
 
 def _fast_folder() -> str | None:
     """A folder in memory with room for some dozen databases; None for the usual one."""
-    folder = Path("/dev/shm")
+    folder = Path("/dev/shm")  # noqa: S108
     roomy = folder.is_dir() and shutil.disk_usage(folder).free > 2**30
     return str(folder) if roomy else None
 
