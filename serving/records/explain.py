@@ -9,8 +9,8 @@ from uuid import UUID
 
 from routing.tasks import NONE
 from serving.errors import clipped
-from serving.records.query import Whole
 from serving.records.inserts import Row
+from serving.records.query import Whole
 
 _FAILED = {
     "no_text": "The last user turn holds no text to decide by",

@@ -50,6 +50,9 @@ class Visit:
     """As it was left."""
     tell: Callable[[Visit, Settled], None] | None = None
     """Told when the answer has ended."""
+    _told: tuple[str | None, Session | None, SessionFacts] | None = None
+    """The facts that were last asked for, and what they were made of: headers, log and record ask
+    for the same."""
 
     @property
     def kept_model(self) -> str | None:
@@ -86,16 +89,24 @@ class Visit:
         """What there is to tell, `answered` being the model that did; None before it was routed."""
         if self.verdict is None:
             return None
+        told = self._told
+        if told is not None and told[0] == answered and told[1] is self.after:
+            return told[2]
+        found = self._facts(self.verdict, answered)
+        self._told = answered, self.after, found
+        return found
+
+    def _facts(self, verdict: Verdict, answered: str | None) -> SessionFacts:
         came_from = self.session.model if self.session is not None else None
-        model = answered or self.verdict.model
+        model = answered or verdict.model
         switched = came_from is not None and model != came_from
-        failed = came_from is not None and model != self.verdict.model
+        failed = came_from is not None and model != verdict.model
         last = self.after or self.session
         return SessionFacts(
             session_id=self.key.id,
             pinned=came_from is not None and not switched,
             switched=switched,
-            reason="failover" if failed else self.verdict.reason,
+            reason="failover" if failed else verdict.reason,
             saved=last.saved if last is not None else 0.0,
             spend=last.spend if last is not None else 0.0,
         )

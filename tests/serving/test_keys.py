@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import time
 from collections.abc import AsyncIterator
 from itertools import product
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 from access_fakes import ADMIN, Keyed, bearer, keyed
 from serving_fakes import FakeUpstream
+
+from serving.access.keys import Hasher
 
 
 @pytest.fixture
@@ -207,3 +210,12 @@ async def test_two_servers_on_one_database_know_each_others_keys(
         async with asyncio.timeout(5):
             while (await third.chat(made["key"])).status_code == 200:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("length", [16, 64, 65, 200])
+def test_keys_are_hashed_by_hmac(length: int):
+    secret = "s" * length
+    for message in (b"", b"mark", b"pm_" + b"k" * 300):
+        expected = hmac.digest(secret.encode(), message, "sha256")
+        assert Hasher([secret]).digest(message) == expected
+        assert list(Hasher(["another", secret]).digests(message))[1] == expected

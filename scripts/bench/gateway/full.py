@@ -35,7 +35,6 @@ def all_on(url: str, storage: str, workers: int) -> Prepare:
         sections = {
             "storage": {"url": url},
             "access": {"keyless": "never"},
-            "sessions": {"implicit": True},
             "records": {"enabled": True},
         }
         stack = our_server(mock, folder, name, workers=workers, sections=sections)

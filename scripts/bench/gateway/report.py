@@ -8,7 +8,7 @@ from typing import Any
 from scripts.bench.gateway import stacks
 from scripts.bench.gateway.measure import Row
 
-WARM_AFTER = 0.1
+WARM_AFTER = 0.3
 """Share of a soak after which memory should not grow any more."""
 
 COLUMNS = (

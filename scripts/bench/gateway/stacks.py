@@ -29,6 +29,8 @@ USER_WORDS, ANSWER_WORDS, EXCHANGES = 60, 100, 3
 TWO_WORKERS = "pointsman, 2 workers"
 KINDS = ("chat", "stream", "bulk")
 """Of answers that every stack is measured on."""
+KEPT = 5_000
+"""Sessions, and decisions, that our server keeps in memory."""
 FAILOVER = "failover"
 """The kind of call whose first model answers 500, and its second as `chat`."""
 
@@ -128,6 +130,9 @@ def our_server(
             }
             for kind, models in pools.items()
         ],
+        # Full early in a soak, so that it shows whether memory grows beyond what is bounded.
+        "sessions": {"max_sessions": KEPT},
+        "limits": {"remembered_decisions": KEPT},
         **sections,
     }
     path = folder / f"{name}.yaml"
