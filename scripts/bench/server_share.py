@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import statistics
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,13 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from routing.conversation import Turn
 from scripts.bench.decision_time import NEW_TURN_TOKENS, ROUTES, Texts
+from scripts.places import ROOT
 
 REQUESTS, NOT_COUNTED = 40, 4
 TIMEOUT_MS = 30_000
+ANSWER_TOKENS = 20
 TALK = 6
-"""Turns after which a conversation begins anew."""
+"""Messages after which a conversation begins anew."""
 
 
 @dataclass(slots=True)
@@ -29,11 +32,14 @@ class _Spent:
 
 @contextmanager
 def _forward_passes() -> Iterator[_Spent]:
-    """Time in the outermost calls of torch modules: the passes of model and encoder, alone."""
+    """Time in the outermost calls of torch modules, and in the projections of the pointer: what
+    the passes of model and encoder and the read-out's own weights take."""
     from torch.nn.modules.module import (
         register_module_forward_hook,
         register_module_forward_pre_hook,
     )
+
+    from routing.pointer import PointerHead
 
     spent, local = _Spent(), threading.local()
 
@@ -47,6 +53,16 @@ def _forward_passes() -> Iterator[_Spent]:
         if local.depth == 0:
             spent.ms += (time.perf_counter() - local.start) * 1000
 
+    project = PointerHead.scores
+
+    def projected(self: PointerHead, turns: Any, keys: Any) -> Any:
+        start = time.perf_counter()
+        try:
+            return project(self, turns, keys)
+        finally:
+            spent.ms += (time.perf_counter() - start) * 1000
+
+    PointerHead.scores = projected  # type: ignore[method-assign]
     hooks = (
         register_module_forward_pre_hook(enter),
         register_module_forward_hook(leave, always_call=True),
@@ -54,6 +70,7 @@ def _forward_passes() -> Iterator[_Spent]:
     try:
         yield spent
     finally:
+        PointerHead.scores = project  # type: ignore[method-assign]
         for hook in hooks:
             hook.remove()
 
@@ -61,15 +78,15 @@ def _forward_passes() -> Iterator[_Spent]:
 async def server_share(checkpoint: Path, base: Path | None, texts: Texts) -> float:
     """Median milliseconds of a warm decision over HTTP that are no forward pass.
 
-    Client and server share a process, so that the client's own time counts as the server's.
+    The client is a process of its own, whose reading and writing counts as the server's.
     """
-    import aiohttp
-
+    from serving import logs
     from serving.app import create_app
     from serving.config import EmbeddedConfig, Limits, ServerConfig
     from serving.engine.embedded import EmbeddedEngine
     from serving.listening import make_server
 
+    logs.configure("warning")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -80,29 +97,30 @@ async def server_share(checkpoint: Path, base: Path | None, texts: Texts) -> flo
     engine = EmbeddedEngine(checkpoint, base)
     server = make_server(create_app(config, engine=engine, environ={}), "127.0.0.1", port)
     task = asyncio.create_task(server.serve())
-    preferences = [{"name": r.name, "description": r.description, "models": ["m"]} for r in ROUTES]
+    client = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "scripts.bench.asking", str(port), "/routing/v1/chat/completions"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        cwd=ROOT,
+        limit=2**24,
+    )
+    assert client.stdin is not None
+    assert client.stdout is not None
     shares: list[float] = []
     try:
-        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
-            await _ready(http)
-            history: list[Turn] = []
-            with _forward_passes() as spent:
-                for _ in range(REQUESTS):
-                    if len(history) >= TALK:
-                        history = []
-                    history.append(Turn("user", texts(NEW_TURN_TOKENS), len(history)))
-                    messages = [{"role": t.role, "content": t.text} for t in history]
-                    body = {"messages": messages, "routing_preferences": preferences}
-                    spent.ms, start = 0.0, time.perf_counter()
-                    async with http.post("/routing/v1/chat/completions", json=body) as response:
-                        answer = await response.json()
-                        took = (time.perf_counter() - start) * 1000
-                    # A request that was not decided is answered too, by fallbacks.
-                    if answer.get("confidence") is None or not spent.ms:
-                        raise RuntimeError(f"no decision: {answer}")
-                    shares.append(took - spent.ms)
-                    history.append(Turn("assistant", texts(20), len(history)))
+        await _ready(port)
+        with _forward_passes() as spent:
+            for body in _bodies(texts):
+                spent.ms = 0.0
+                client.stdin.write(json.dumps(body).encode() + b"\n")
+                took, _, answer = (await client.stdout.readline()).partition(b" ")
+                # A request that was not decided is answered too, by fallbacks.
+                if json.loads(answer).get("confidence") is None or not spent.ms:
+                    raise RuntimeError(f"no decision: {answer.decode()}")
+                shares.append(float(took) - spent.ms)
     finally:
+        client.stdin.close()
+        await client.wait()
         server.stop()
         await task
     share = statistics.median(shares[NOT_COUNTED:])
@@ -110,15 +128,28 @@ async def server_share(checkpoint: Path, base: Path | None, texts: Texts) -> flo
     return round(share, 2)
 
 
-async def _ready(http: Any) -> None:
+def _bodies(texts: Texts) -> Iterator[dict[str, Any]]:
+    """Requests of conversations that grow by a turn each."""
+    preferences = [{"name": r.name, "description": r.description, "models": ["m"]} for r in ROUTES]
+    messages: list[dict[str, str]] = []
+    for _ in range(REQUESTS):
+        if len(messages) >= TALK:
+            messages = []
+        messages = [*messages, {"role": "user", "content": texts(NEW_TURN_TOKENS)}]
+        yield {"messages": messages, "routing_preferences": preferences}
+        messages.append({"role": "assistant", "content": texts(ANSWER_TOKENS)})
+
+
+async def _ready(port: int) -> None:
     import aiohttp
 
-    for _ in range(600):
-        try:
-            async with http.get("/readyz") as response:
-                if response.status == 200:
-                    return
-        except aiohttp.ClientError:
-            pass
-        await asyncio.sleep(0.1)
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
+        for _ in range(600):
+            try:
+                async with http.get("/readyz") as response:
+                    if response.status == 200:
+                        return
+            except aiohttp.ClientError:
+                pass
+            await asyncio.sleep(0.1)
     raise TimeoutError("the server did not become ready")
