@@ -9,9 +9,10 @@ import pytest
 from routing.conversation import Conversation, Turn
 from routing.tasks import Route
 from scripts.bench.gateway.engine_server import FirstRoute
+from scripts.bench.gateway.full import STORAGES, full_name
 from scripts.bench.gateway.measure import Row
 from scripts.bench.gateway.report import result, table
-from scripts.bench.gateway.stacks import Stack
+from scripts.bench.gateway.stacks import TWO_WORKERS, Stack
 from serving.decider import Decider
 
 PROMISED = {
@@ -81,6 +82,18 @@ def test_peers_that_were_not_measured_are_null() -> None:
 
 
 def test_soak_leaves_the_warm_up_out() -> None:
-    samples = [(0, 50.0), (15_000, 80.0), (60_000, 84.0), (100_000, 81.0)]
+    samples = [(0, 50.0), (15_000, 70.0), (35_000, 80.0), (60_000, 84.0), (100_000, 81.0)]
     figures = result(own_rows(), detail(soak=samples))
     assert figures["rss_soak_mb"] == {"warm": 80.0, "end": 81.0, "most": 84.0}
+
+
+def test_ratios_are_of_rounds_and_everything_on_is_set_beside_as_many_workers() -> None:
+    full = [full_name(storage, workers) for storage in STORAGES for workers in (1, 2)]
+    rows = own_rows() | {TWO_WORKERS: row(TWO_WORKERS, chat_rps=[100.0])}
+    rows |= {name: row(name, chat_rps=[450.0, 900.0, 1100.0], p50_ms=[1.2]) for name in full}
+    found = result(rows, detail())["all_on"]
+    assert list(found) == full
+    assert found["pointsman, all on, SQLite"]["rps_over_plain"] == 0.9
+    assert found["pointsman, all on, SQLite"]["added_p50_ms"] == 1.0
+    assert found["pointsman, all on, PostgreSQL, 2 workers"]["rps_over_plain"] == 9.0
+    assert found["pointsman, all on, SQLite"]["events_over_plain"] is None

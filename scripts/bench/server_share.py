@@ -62,7 +62,7 @@ def _forward_passes() -> Iterator[_Spent]:
         finally:
             spent.ms += (time.perf_counter() - start) * 1000
 
-    PointerHead.scores = projected  # type: ignore[method-assign]
+    setattr(PointerHead, "scores", projected)  # noqa: B010
     hooks = (
         register_module_forward_pre_hook(enter),
         register_module_forward_hook(leave, always_call=True),
@@ -70,7 +70,7 @@ def _forward_passes() -> Iterator[_Spent]:
     try:
         yield spent
     finally:
-        PointerHead.scores = project  # type: ignore[method-assign]
+        setattr(PointerHead, "scores", project)  # noqa: B010
         for hook in hooks:
             hook.remove()
 

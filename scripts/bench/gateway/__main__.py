@@ -7,8 +7,8 @@ Method: the gateway has one core to itself; the upstream (nginx with fixed answe
 generator (wrk) share the other. All stacks are started once. Round by round and measure by measure
 they are loaded in turn, one at a time and for equally long, so that a busy machine slows all alike;
 a slow stack is given longer, so that the answers cut off at the end weigh little. Each has been
-warmed up and has given an answer that was checked. Medians over the rounds are given. All are sent
-the same conversation of about 500 words.
+warmed up and has given an answer that was checked. Medians over the rounds are given, and of ratios
+the medians of each round's. All are sent the same conversation of about 500 words.
 
     direct     the upstream without a gateway
     ceiling    our server and HTTP client, passing bytes through: no routing, no log, no metrics

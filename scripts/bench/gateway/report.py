@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping
+from operator import truediv
 from typing import Any
 
 from scripts.bench.gateway import stacks
@@ -107,8 +109,7 @@ def _beside(rows: Mapping[str, Row], name: str, plain: str) -> dict[str, float |
     added = None if p50 is None or bare is None else round(p50 - bare, 3)
     keys = {"rps": "chat_rps", "rps_a_cpu_s": "chat_per_cpu_s", "events": "stream_events_per_s"}
     return {"added_p50_ms": added} | {
-        f"{shown}_over_plain": _ratio(rows[name].median(key), rows[plain].median(key))
-        for shown, key in keys.items()
+        f"{shown}_over_plain": _ratio(rows[name], rows[plain], key) for shown, key in keys.items()
     }
 
 
@@ -120,11 +121,18 @@ def _soak(samples: list[tuple[int, float]]) -> tuple[float, float, float]:
 
 
 def _over(rows: Mapping[str, Row], key: str, peer: str) -> float | None:
-    return _ratio(rows["pointsman"].median(key), rows[peer].median(key) if peer in rows else None)
+    return _ratio(rows["pointsman"], rows[peer], key) if peer in rows else None
 
 
-def _ratio(ours: float | None, theirs: float | None) -> float | None:
-    return round(ours / theirs, 2) if ours and theirs else None
+def _ratio(ours: Row, theirs: Row, key: str) -> float | None:
+    """The median over rounds: a machine that is slow for a while slows both. Of the medians where
+    a round is missing."""
+    mine, others = ours.figures.get(key, []), theirs.figures.get(key, [])
+    if not mine or not all(others) or not others:
+        return None
+    if len(mine) != len(others):
+        return round(statistics.median(mine) / statistics.median(others), 2)
+    return round(statistics.median(map(truediv, mine, others)), 2)
 
 
 def _rounded(value: float | None, digits: int) -> float | None:
