@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
-from operator import truediv
 from typing import Any
 
 from scripts.bench.gateway import stacks
@@ -132,7 +131,8 @@ def _ratio(ours: Row, theirs: Row, key: str) -> float | None:
         return None
     if len(mine) != len(others):
         return round(statistics.median(mine) / statistics.median(others), 2)
-    return round(statistics.median(map(truediv, mine, others)), 2)
+    rounds: list[float] = [own / other for own, other in zip(mine, others, strict=True)]
+    return round(statistics.median(rounds), 2)
 
 
 def _rounded(value: float | None, digits: int) -> float | None:
