@@ -129,3 +129,10 @@ def test_the_secret_beside_a_file_is_its_owners_alone(tmp_path: Path):
     file.write_text("")
     with pytest.raises(ConfigError, match="holds no secret"):
         hasher_of("POINTSMAN_KEY_SECRET", {}, url)
+
+
+def test_limits_that_no_database_holds_are_refused_by_name(keys: CommandLine):
+    done = keys.run("create", "--name", "ours", "--tokens-per-minute", str(10**12))
+    assert done.returncode == 2
+    assert "--tokens-per-minute" in done.stderr
+    assert "parameters" not in done.stderr
