@@ -14,6 +14,10 @@ import orjson
 
 from serving.protocols.base import Protocol, parse_events
 
+MOST_TOKENS = 2**30
+"""Of one kind; an upstream that tells more has told nothing: no model reads so many, and no
+database would take it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:
@@ -64,7 +68,7 @@ def usage_of(protocol: Protocol, answer: Any) -> Usage | None:
 
 def _count(found: Any, name: str) -> int:
     value = found.get(name) if isinstance(found, dict) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+    return value if type(value) is int and 0 < value <= MOST_TOKENS else 0
 
 
 class UsageMeter:

@@ -29,6 +29,8 @@ FLUSH_S = 5.0
 """At the end, what waits has so long to be written."""
 REFUSALS = ("22", "23", "42")
 """PostgreSQL's codes of a row or table that is wrong; its driver has no class for each."""
+UNWRITABLE = (OverflowError, TypeError)
+"""What SQLite's driver, and orjson, say to a number that they cannot write."""
 
 log = structlog.get_logger("pointsman")
 
@@ -94,7 +96,7 @@ class Writer:
         made = await self._rows(batch)
         try:
             await self._insert(made)
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, *UNWRITABLE) as error:
             self.failed += 1
             if not _is_refusal(error):
                 raise
@@ -111,7 +113,7 @@ class Writer:
         for each in batch:
             try:
                 await self._insert([each])
-            except SQLAlchemyError as error:
+            except (SQLAlchemyError, *UNWRITABLE) as error:
                 if not _is_refusal(error):
                     raise
                 self._queue.dropped["refused"] += 1
@@ -142,9 +144,9 @@ class Writer:
                     await insert(connection, table, given)
 
 
-def _is_refusal(error: SQLAlchemyError) -> bool:
+def _is_refusal(error: Exception) -> bool:
     """Whether the database will never take it; anything else it may take later."""
-    if isinstance(error, DataError | IntegrityError | ProgrammingError):
+    if isinstance(error, (DataError, IntegrityError, ProgrammingError, *UNWRITABLE)):
         return True
     state = getattr(getattr(error, "orig", None), "sqlstate", None)
     return str(state or "").startswith(REFUSALS)

@@ -185,13 +185,15 @@ async def test_a_record_that_the_database_refuses_costs_no_other(
         records.queue.put(good)
         records.queue.put(bad._replace(status="no number"))
         records.queue.put(bad._replace(trace_id=None))
+        records.queue.put(bad._replace(status=2**63))
+        records.queue.put(bad._replace(status=2**70))
         await records.writer.write_all()
         found = await listed(server)
         counted = await samples(server)
     assert good.trace_id in {each["trace_id"] for each in found}
     refused = counted['pointsman_records_dropped_total{reason="refused"}']
-    assert refused >= 1
-    assert len(found) + refused == 3
+    assert refused >= 3
+    assert len(found) + refused == 5
     assert counted["pointsman_records_waiting"] == 0
 
 

@@ -186,3 +186,8 @@ def test_two_conversations_share_a_key_only_if_they_are_equal(one: list[str], tw
     memo = DecisionMemo(1)
     same = memo.key("v", ROUTES, said(*one)) == memo.key("v", ROUTES, said(*two))
     assert same == (one == two)
+
+
+def test_a_count_that_no_model_can_have_read_is_none():
+    told = {"usage": {"prompt_tokens": 2**63, "completion_tokens": 7}}
+    assert usage_of(Protocol.CHAT, told) == Usage(0, 7)
