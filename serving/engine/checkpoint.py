@@ -27,6 +27,7 @@ from routing.manifest import (
 from routing.pointer import POINTER_FILE, PointerHead
 from serving.engine.contract import Contract, require
 from serving.engine.encoder import Embedder, load_encoder
+from serving.engine.forward import Backbone, backbone_of
 from serving.engine.readout import IdentifierStrategy, PointerStrategy, ReadOutStrategy
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
@@ -36,7 +37,7 @@ ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 class RoutingModel:
     """A loaded checkpoint: `backbone` maps token ids to final hidden states, in float32."""
 
-    backbone: Any
+    backbone: Backbone
     read_out: ReadOutStrategy
     embedder: Embedder | None = None
     """Of a checkpoint whose pointer reads an encoder's vectors too."""
@@ -58,12 +59,13 @@ def load_model(contract: Contract, base: Path | None) -> RoutingModel:
     weights = load_weights(contract, base)
     if head is None:
         strategy = _identifier_strategy(contract, weights.model)
-        return RoutingModel(weights.model.base_model, strategy)
+        return RoutingModel(backbone_of(weights.model.base_model), strategy)
     assert isinstance(read_out, PointerReadOut)
     embedder = None
     if contract.manifest.encoder is not None:
         embedder = Embedder(weights.encoder, contract.manifest.encoder, contract.folder)
-    return RoutingModel(weights.model.base_model, PointerStrategy(head, read_out.lines), embedder)
+    backbone = backbone_of(weights.model.base_model)
+    return RoutingModel(backbone, PointerStrategy(head, read_out.lines), embedder)
 
 
 @dataclass(frozen=True)

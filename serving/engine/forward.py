@@ -3,13 +3,67 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from numpy.typing import NDArray
 from transformers.cache_utils import Cache, DynamicLayer
 
 from serving.engine.kv_cache import Node
+from serving.engine.llama import LlamaBackbone
+
+
+class Backbone(Protocol):
+    """A language model without its output projection, on CPU in float32."""
+
+    @property
+    def layers(self) -> Sequence[Any]: ...
+
+    def __call__(
+        self,
+        path: Sequence[Node],
+        tokens: Sequence[int],
+        read: Sequence[int],
+        check: Callable[[], None],
+    ) -> tuple[Any, list[Any], list[Any]]:
+        """Final states [len(read), hidden], and each layer's keys and values of `tokens`.
+
+        Keys and values are tensors [heads, tokens, head_dim]; `check` is called before each layer.
+        """
+        ...
+
+
+def backbone_of(model: Any) -> Backbone:
+    """The fastest that the model can be run by; the model is not to be used after."""
+    return LlamaBackbone(model) if LlamaBackbone.fits(model) else TransformersBackbone(model)
+
+
+class TransformersBackbone:
+    """Any decoder of transformers, dense or mixture of experts, by its own code."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    @property
+    def layers(self) -> Sequence[Any]:
+        found: Sequence[Any] = self._model.layers
+        return found
+
+    def __call__(
+        self,
+        path: Sequence[Node],
+        tokens: Sequence[int],
+        read: Sequence[int],
+        check: Callable[[], None],
+    ) -> tuple[Any, list[Any], list[Any]]:
+        layers = [_PathLayer(path, index, check) for index in range(len(self.layers))]
+        output = self._model(
+            input_ids=torch.tensor([list(tokens)]),
+            past_key_values=Cache(layers=list(layers)),
+            use_cache=True,
+        )
+        states = output.last_hidden_state[0, list(read)]
+        return states, [each.keys[0] for each in layers], [each.values[0] for each in layers]
 
 
 class _PathLayer(DynamicLayer):
@@ -45,9 +99,8 @@ class Forward:
     `check` is called before each layer; what it raises abandons the pass.
     """
 
-    def __init__(self, backbone: Any, check: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, backbone: Backbone, check: Callable[[], None] = lambda: None) -> None:
         self._backbone = backbone
-        self._layers = int(backbone.config.num_hidden_layers)
         self._check = check
 
     @torch.inference_mode()  # type: ignore[untyped-decorator, unused-ignore]
@@ -59,19 +112,16 @@ class Forward:
         `read` are positions within `tokens`, `cuts` the pieces' ends within them. The keys and
         values are [layers, heads, tokens, head_dim] and own their memory.
         """
-        layers = [_PathLayer(path, index, self._check) for index in range(self._layers)]
-        output = self._backbone(
-            input_ids=torch.tensor([list(tokens)]),
-            past_key_values=Cache(layers=list(layers)),
-            use_cache=True,
-        )
-        states = output.last_hidden_state[0, list(read)].float().numpy()
+        states, keys, values = self._backbone(path, tokens, read, self._check)
         pieces: list[tuple[Any, Any]] = []
         start = 0
         for end in cuts:
             part = slice(start, end)
-            keys = torch.stack([layer.keys[0, :, part] for layer in layers])
-            values = torch.stack([layer.values[0, :, part] for layer in layers])
-            pieces.append((keys, values))
+            pieces.append(
+                (
+                    torch.stack([each[:, part] for each in keys]),
+                    torch.stack([each[:, part] for each in values]),
+                )
+            )
             start = end
-        return states, pieces
+        return states.float().numpy(), pieces
