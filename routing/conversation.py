@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, get_args
 
 from routing.errors import InvalidRequest
+from routing.values import value_type
 
 Role = Literal["system", "user", "assistant", "tool"]
 
@@ -43,7 +43,7 @@ ENVELOPES = (
 """Tags that coding agents put into users' messages around what no person has said."""
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class Turn:
     """One message as the routing model may read it; `message` is its index in the request."""
 
@@ -52,7 +52,7 @@ class Turn:
     message: int
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class Conversation:
     """Turns in order; empty user turns (pure envelopes, blank text) are already dropped."""
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from routing.values import value_type
 from serving.catalogue import Target
 from serving.needs import Need
 from serving.upstream import Answer
@@ -25,7 +26,7 @@ Cost = Callable[[str, Usage], float | None]
 """US dollars of a usage of a model; None where the price is unknown."""
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class Settled:
     """One answer at its end."""
 

@@ -7,7 +7,6 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import structlog
@@ -16,6 +15,7 @@ from routing.conversation import Conversation
 from routing.decision import Decision
 from routing.errors import InvalidScores
 from routing.tasks import NONE, Route
+from routing.values import value_type
 from serving.engine.base import Engine, EngineBusy, EngineFacts
 from serving.memo import DecisionMemo
 
@@ -36,7 +36,7 @@ MAX_ABANDONED = 64
 log = structlog.get_logger("pointsman")
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class Outcome:
     """A decision or the reason that there is none; also a decision for "none" has a reason."""
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import orjson
 
+from routing.values import value_type
 from serving.accounts import Exchange
 from serving.breaker import Breakers
 from serving.catalogue import Target
@@ -24,7 +25,7 @@ from serving.upstream import Answer, ErrorAnswer, UpstreamFailure, Upstreams
 PENDING = "pending"
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class Attempt:
     """A model that was asked or passed over, and what came of it: a status or a label."""
 

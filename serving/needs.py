@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
+from routing.values import value_type
 from serving.errors import bad_request, clipped
 from serving.protocols.base import Protocol
 
@@ -59,7 +59,7 @@ _SAID = {
 _TAG = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,63})\s*=\s*([A-Za-z0-9][A-Za-z0-9_.-]{0,63})")
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class Need:
     """What a model must be able to do to answer a request."""
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from routing.values import value_type
 from serving.catalogue import Target
 from serving.errors import bad_request
 from serving.protocols.base import Protocol, Translation, Untranslatable
@@ -32,7 +33,7 @@ _RELAYED_HEADERS = {
 """Of a client, where its protocol is the upstream's too; all others stay here."""
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class Call:
     """One request to one upstream."""
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from routing.conversation import Conversation
 from routing.tasks import Pool
+from routing.values import value_type
 from serving.needs import Need
 from serving.sessions.visit import Visit
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class Plan:
     """A request that is to be routed."""
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from routing.tasks import SelectionPolicy, Weights
+from routing.values import value_type
 from serving.catalogue import Catalogue
 from serving.costs import Costs, OutputLengths
 from serving.eligibility import HARD, Reason, why_not
@@ -24,7 +25,7 @@ POLICIES: Mapping[str | None, Weights] = {
 goes first if 0.3 of the cost it saves and 0.2 of the time it saves, as shares, exceed 0.25."""
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class Ranked:
     """A model in its place, and why it stands there."""
 

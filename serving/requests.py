@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import orjson
@@ -10,6 +9,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
 from routing.tasks import RoutingPreference
+from routing.values import value_type
 from serving.config import Limits
 from serving.errors import ApiError, bad_request, field_path
 from serving.protocols.base import Protocol
@@ -24,7 +24,7 @@ _PREFERENCES = TypeAdapter(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class ModelRequest:
     """A body of one of the three protocols. `fields` is all of it; the rest has been checked."""
 

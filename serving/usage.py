@@ -7,11 +7,12 @@ beside them (https://platform.claude.com/docs/en/build-with-claude/prompt-cachin
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import orjson
 
+from routing.values import value_type
 from serving.protocols.base import Protocol, parse_events
 
 MOST_TOKENS = 2**30
@@ -19,7 +20,7 @@ MOST_TOKENS = 2**30
 database would take it."""
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class Usage:
     """Tokens of one answer."""
 

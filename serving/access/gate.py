@@ -109,7 +109,7 @@ class Gate:
             or client is None
             or not is_loopback(client[0])
             # A proxy on this machine brings callers of others.
-            or any(name in _FORWARDED for name, _ in scope["headers"])
+            or not _FORWARDED.isdisjoint(dict(scope["headers"]))
         ):
             raise self._none_given()
         _refuse_other_sites(Headers(scope=scope), rebound=not scope["path"].startswith(CALLERS))

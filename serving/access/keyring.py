@@ -74,6 +74,8 @@ class Keyring:
 
     def any_usable(self, *, admin: bool = False) -> bool:
         """Whether there is any key that may be used now, an admin's if asked so."""
+        if not self._entries:
+            return False
         now = self._clock()
         return any(
             now < entry.expires_at and (entry.principal.is_admin or not admin)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from routing.values import value_type
 from serving.bounded import Bounded
 
 WINDOW_S = 60.0
@@ -22,7 +22,7 @@ _REMEMBERED = 100_000
 Kind = Literal["requests", "tokens"]
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class Reading:
     """A bucket after a request was let through, or refused."""
 

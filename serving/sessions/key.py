@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from routing.conversation import Conversation, Turn
+from routing.values import value_type
 from serving.digest import digest
 from serving.errors import bad_request
 
@@ -21,7 +21,7 @@ _SILENT = frozenset({"type", "text", "cache_control", "refusal"})
 """Keys of a part that are in the turn's text already, or move from request to request."""
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class SessionKey:
     """`id` is a digest: it names the session to anybody without telling what is in it."""
 

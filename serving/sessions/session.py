@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import orjson
+
+from routing.values import value_type
 
 MAX_WARM = 4
 """Models of whose caches a session keeps account."""
 _VERSION = 1
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class Warmth:
     """What the cache of a model's provider holds of the conversation."""
 
@@ -21,7 +23,7 @@ class Warmth:
     """When it was last read, in seconds since 1970."""
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class Session:
     """After a request; money in US dollars."""
 

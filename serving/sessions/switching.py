@@ -16,9 +16,9 @@ What needs a price that nobody knows is left out of account.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
+from routing.values import value_type
 from serving.config_sessions import SwitchingConfig
 from serving.needs import Need
 from serving.sessions.money import CacheMoney
@@ -44,7 +44,7 @@ ranking's own first; stays at a new turn, by rule 4, 2, 3 and 5; switched, by ru
 model that was chosen failed."""
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class Verdict:
     """The model that a session goes on with."""
 
@@ -52,7 +52,7 @@ class Verdict:
     reason: Reason
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class NewTurn:
     """What is known of a turn that was routed."""
 

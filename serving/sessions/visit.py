@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from routing.values import value_type
 from serving.accounts import Settled
 from serving.needs import Need
 from serving.sessions.key import SessionKey
@@ -12,7 +13,7 @@ from serving.sessions.session import Session
 from serving.sessions.switching import Reason, Verdict
 
 
-@dataclass(frozen=True, slots=True)
+@value_type
 class SessionFacts:
     """What a client, a log and a record are told of a session."""
 
