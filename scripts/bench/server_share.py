@@ -9,11 +9,12 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from scripts.bench.decision_time import NEW_TURN_TOKENS, ROUTES, Texts
 from scripts.places import ROOT
@@ -32,47 +33,48 @@ class _Spent:
 
 @contextmanager
 def _forward_passes() -> Iterator[_Spent]:
-    """Time in the outermost calls of torch modules, and in the projections of the pointer: what
-    the passes of model and encoder and the read-out's own weights take."""
+    """Time of forward passes: in the outermost calls of torch modules, of our own pass of Llama,
+    and of the pointer's projections, which are weights of the model too."""
     from torch.nn.modules.module import (
         register_module_forward_hook,
         register_module_forward_pre_hook,
     )
 
     from routing.pointer import PointerHead
+    from serving.engine.llama import LlamaBackbone
 
     spent, local = _Spent(), threading.local()
 
-    def enter(module: Any, args: Any) -> None:
+    def enter(*_: Any) -> None:
         local.depth = getattr(local, "depth", 0) + 1
         if local.depth == 1:
             local.start = time.perf_counter()
 
-    def leave(module: Any, args: Any, output: Any) -> None:
+    def leave(*_: Any) -> None:
         local.depth -= 1
         if local.depth == 0:
             spent.ms += (time.perf_counter() - local.start) * 1000
 
-    project = PointerHead.scores
+    def timed(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            enter()
+            try:
+                return function(*arguments)
+            finally:
+                leave()
 
-    def projected(self: PointerHead, turns: Any, keys: Any) -> Any:
-        start = time.perf_counter()
-        try:
-            return project(self, turns, keys)
-        finally:
-            spent.ms += (time.perf_counter() - start) * 1000
+        return call
 
-    setattr(PointerHead, "scores", projected)  # noqa: B010
     hooks = (
         register_module_forward_pre_hook(enter),
         register_module_forward_hook(leave, always_call=True),
     )
-    try:
-        yield spent
-    finally:
-        setattr(PointerHead, "scores", project)  # noqa: B010
+    with ExitStack() as patches:
         for hook in hooks:
-            hook.remove()
+            patches.callback(hook.remove)
+        for owner, name in ((PointerHead, "scores"), (LlamaBackbone, "__call__")):
+            patches.enter_context(patch.object(owner, name, timed(getattr(owner, name))))
+        yield spent
 
 
 async def server_share(checkpoint: Path, base: Path | None, texts: Texts) -> float:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from transformers import AutoModel
 
@@ -98,15 +97,17 @@ class Embedder:
         for start in range(0, len(order), CHUNK):
             chunk = order[start : start + CHUNK]
             longest = len(tokens[chunk[-1]])
-            ids = torch.tensor([tokens[i] + [0] * (longest - len(tokens[i])) for i in chunk])
-            mask = torch.tensor(
-                [[1] * len(tokens[i]) + [0] * (longest - len(tokens[i])) for i in chunk]
-            )
-            states = self._model(input_ids=ids, attention_mask=mask).last_hidden_state
-            weights = mask[..., None].to(states.dtype)
-            means = (states * weights).sum(1) / weights.sum(1)
-            rows = F.normalize(means, dim=-1).numpy()
-            vectors.update((index, row.copy()) for index, row in zip(chunk, rows, strict=True))
+            lengths = np.array([len(tokens[index]) for index in chunk])
+            mask = np.arange(longest) < lengths[:, None]
+            ids = np.zeros(mask.shape, dtype=np.int64)
+            ids[mask] = [token for index in chunk for token in tokens[index]]
+            states = self._model(
+                input_ids=torch.from_numpy(ids),
+                attention_mask=torch.from_numpy(mask.astype(np.int64)),
+            ).last_hidden_state.numpy()
+            for index, length, row in zip(chunk, lengths, states, strict=True):
+                mean = row[:length].mean(axis=0)
+                vectors[index] = mean / max(float(np.linalg.norm(mean)), 1e-12)
         return [vectors[index] for index in range(len(texts))]
 
 

@@ -25,10 +25,11 @@ class Backbone(Protocol):
         tokens: Sequence[int],
         read: Sequence[int],
         check: Callable[[], None],
-    ) -> tuple[Any, list[Any], list[Any]]:
-        """Final states [len(read), hidden], and each layer's keys and values of `tokens`.
+    ) -> tuple[Any, Any, Any]:
+        """Final states [len(read), hidden], and the keys and values of `tokens`.
 
-        Keys and values are tensors [heads, tokens, head_dim]; `check` is called before each layer.
+        Keys and values are [layers, heads, tokens, head_dim] and own their memory; `check` is
+        called before each layer.
         """
         ...
 
@@ -55,7 +56,7 @@ class TransformersBackbone:
         tokens: Sequence[int],
         read: Sequence[int],
         check: Callable[[], None],
-    ) -> tuple[Any, list[Any], list[Any]]:
+    ) -> tuple[Any, Any, Any]:
         layers = [_PathLayer(path, index, check) for index in range(len(self.layers))]
         output = self._model(
             input_ids=torch.tensor([list(tokens)]),
@@ -63,7 +64,8 @@ class TransformersBackbone:
             use_cache=True,
         )
         states = output.last_hidden_state[0, list(read)]
-        return states, [each.keys[0] for each in layers], [each.values[0] for each in layers]
+        keys = torch.stack([each.keys[0] for each in layers])
+        return states, keys, torch.stack([each.values[0] for each in layers])
 
 
 class _PathLayer(DynamicLayer):
@@ -113,15 +115,16 @@ class Forward:
         values are [layers, heads, tokens, head_dim] and own their memory.
         """
         states, keys, values = self._backbone(path, tokens, read, self._check)
-        pieces: list[tuple[Any, Any]] = []
-        start = 0
-        for end in cuts:
-            part = slice(start, end)
-            pieces.append(
-                (
-                    torch.stack([each[:, part] for each in keys]),
-                    torch.stack([each[:, part] for each in values]),
-                )
-            )
-            start = end
-        return states.float().numpy(), pieces
+        states = states.float().numpy()
+        if len(cuts) == 1 and cuts[0] == len(tokens):
+            return states, [(keys, values)]
+        starts = [0, *cuts]
+        return states, [
+            (_owned(keys[:, :, start:end]), _owned(values[:, :, start:end]))
+            for start, end in zip(starts, cuts, strict=False)
+        ]
+
+
+def _owned(piece: Any) -> Any:
+    """A copy: a view would keep the whole alive."""
+    return piece.clone(memory_format=torch.contiguous_format)

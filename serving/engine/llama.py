@@ -111,13 +111,13 @@ class LlamaBackbone:
         tokens: Sequence[int],
         read: Sequence[int],
         check: Callable[[], None],
-    ) -> tuple[Any, list[Any], list[Any]]:
+    ) -> tuple[Any, Any, Any]:
         past = sum(node.segment.tokens for node in path)
         positions = torch.arange(past, past + len(tokens))
         states = self._embeddings[torch.tensor(list(tokens))]
         every = _Queries.of(positions, *self._rotation(states, positions))
-        all_keys: list[Any] = []
-        all_values: list[Any] = []
+        shape = (len(self.layers), self._key_heads, len(tokens), self._width)
+        all_keys, all_values = torch.empty(shape), torch.empty(shape)
         for index, layer in enumerate(self.layers):
             check()
             normed = self._normed(states)
@@ -136,9 +136,8 @@ class LlamaBackbone:
                 values = mixed[:, self._key_heads :]
                 asked = F.linear(normed[rows], layer.qkv[:split]).view(len(rows), -1, self._width)
                 asked = self._turned(asked, queries)
-            keys, values = keys.transpose(0, 1), values.transpose(0, 1)
-            all_keys.append(keys)
-            all_values.append(values)
+            keys = all_keys[index].copy_(keys.transpose(0, 1))
+            values = all_values[index].copy_(values.transpose(0, 1))
             seen = self._attended(
                 asked,
                 torch.cat([*(node.segment.keys[index] for node in path), keys], 1),
