@@ -71,6 +71,11 @@ def storage_unavailable() -> ApiError:
     )
 
 
+def our_fault() -> ApiError:
+    """500, without a word of what went wrong: that may hold a client's own."""
+    return ApiError(500, "The server failed to handle this request.", "server_error")
+
+
 def clipped(text: str) -> str:
     """A client's text, short enough to be repeated to them."""
     return text if len(text) <= ECHOED_CHARACTERS else text[:ECHOED_CHARACTERS] + "…"

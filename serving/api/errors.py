@@ -8,8 +8,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from serving.api.record import record_of
 from serving.api.relay import OrjsonResponse
-from serving.errors import ApiError, bad_request, field_path, storage_unavailable
+from serving.errors import ApiError, bad_request, field_path, our_fault, storage_unavailable
 from serving.protocols.errors import error_body_for
 from serving.requests import protocol_of
 from serving.storage.database import DatabaseDown
@@ -21,6 +22,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _parameter_error)
     app.add_exception_handler(DatabaseDown, _database_down)
+    app.add_exception_handler(Exception, _fault)
 
 
 async def api_error(request: Request, error: Exception) -> Response:
@@ -53,6 +55,12 @@ async def _http_error(request: Request, error: Exception) -> Response:
     body = error_body_for(protocol_of(path), ours)
     headers = dict(error.headers) if error.headers else None
     return OrjsonResponse(body, error.status_code, headers)
+
+
+async def _fault(request: Request, _: Exception) -> Response:
+    """Of a handler that FastAPI calls, which raises the exception again once this is sent."""
+    record_of(request.scope).fault_told = True
+    return await api_error(request, our_fault())
 
 
 async def _database_down(request: Request, _: Exception) -> Response:

@@ -19,7 +19,7 @@ from serving.access.rates import Reading
 from serving.accounts import Accounts, Exchange
 from serving.api.departure import Drain
 from serving.decider import Outcome, where_raised
-from serving.errors import ApiError, clipped
+from serving.errors import clipped, our_fault
 from serving.failover import Trail
 from serving.headers import (
     COST,
@@ -68,6 +68,8 @@ class RequestRecord:
     broken: str | None = None
     """Why a stream ended early."""
     status: int = 0
+    fault_told: bool = False
+    """Whether the client has been told of a fault of ours, in a whole answer."""
 
     def decided(self, plan: Plan, outcome: Outcome) -> None:
         """A request of this plan came out so."""
@@ -198,10 +200,11 @@ class RequestRecorder:
             record.broken, record.status = "client gone", record.status or CLIENT_GONE
         except Exception as error:
             fault = where_raised(error)
-            if record.status:
+            if record.status and not record.fault_told:
                 # The server must cut the connection; the original may hold a client's words.
                 raise RuntimeError("answer broken off") from None
-            await _send_fault(send_with_headers, scope)
+            if not record.fault_told:
+                await _send_fault(send_with_headers, scope)
         finally:
             self._under_way -= 1
             record.exchange.leave(asked=record.trail.pending)
@@ -221,8 +224,7 @@ class RequestRecorder:
 
 
 async def _send_fault(send: Send, scope: Scope) -> None:
-    fault = ApiError(500, "The server failed to handle this request.", "server_error")
-    body = orjson.dumps(error_body_for(protocol_of(scope["path"]), fault))
+    body = orjson.dumps(error_body_for(protocol_of(scope["path"]), our_fault()))
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": 500, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -7,7 +7,7 @@ import random
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,6 @@ from routing.layout import Budget, Layout, choose_identifiers
 from routing.pointer import POINTER_FILE, PointerHead
 from routing.tasks import NONE, Route
 from routing.tokenizer import FileTokenizer
-from routing.values import value_type
 from serving.engine.base import EngineBusy, EngineError
 from serving.engine.embedded import EmbeddedEngine
 
@@ -207,7 +206,7 @@ async def test_what_cannot_be_decided_is_said(tiny: TinyCheckpoint) -> None:
         assert (await engine.decide(ROUTES, say("hello"))).confidence > 0
 
 
-@value_type
+@dataclass(eq=False)
 class Held(Conversation):
     """A conversation that takes as long to read as the test wants."""
 

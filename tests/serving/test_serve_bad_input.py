@@ -9,6 +9,7 @@ from urllib.parse import unquote
 import orjson
 import pytest
 from serving_fakes import FakeEngine, FakeUpstream, Running, config_for, serving, task
+from structlog.testing import capture_logs
 
 USER = [{"role": "user", "content": "coding please"}]
 
@@ -205,7 +206,13 @@ async def test_a_fault_of_our_own_tells_nothing(server: Running, monkeypatch: py
             raise RuntimeError("internal words: coding please")
 
     monkeypatch.setattr(server.app.state, "gateway", Broken())
-    response = await server.chat("coding please")
-    error = assert_openai_error(response, 500, None)
-    assert "internal" not in response.text
-    assert error["type"] == "server_error"
+    with capture_logs() as logs:
+        answers = [await server.chat("coding please"), await server.http.get("/v1/models")]
+    for response in answers:
+        error = assert_openai_error(response, 500, None)
+        assert "internal" not in response.text
+        assert error["type"] == "server_error"
+        assert response.headers["x-pointsman-trace-id"]
+    lines = [line for line in logs if line["event"] == "request"]
+    assert [line["status"] for line in lines] == [500, 500]
+    assert all(line["fault"].startswith("RuntimeError in ") for line in lines)
