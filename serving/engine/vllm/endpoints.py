@@ -72,6 +72,7 @@ class EndpointReader:
             raise ValueError("at least one endpoint is needed")
         self.counts = TokenCounts()
         self.restarts = 0
+        self.shares_cores = False
         self.endpoints = [Endpoint(url) for url in urls]
         self._least_context = least_context
         self._model = model

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,8 @@ from serving.engine.vllm.embeddings import Embed, Embeddings
 from serving.engine.vllm.reader import StateReader, reader_metrics
 
 Array = NDArray[Any]
+
+_Vectors = Coroutine[Any, Any, Array | None]
 
 ROUTERS = 512
 """Routers whose projected lines are kept: a few kilobytes each."""
@@ -129,10 +131,11 @@ class VllmEngine:
         if self._pointer is None:
             assert prefix.identifiers is not None
             return await self._reader.next_token(prompt.tokens, prefix.identifiers, affinity)
+        turn_vectors = await self._in_turn(self._turn_vectors(prompt, conversation))
         keys, state, vectors = await asyncio.gather(
             self._router(prefix, routes, affinity),
             self._reader.last_state(prompt.tokens, affinity),
-            self._turn_vectors(prompt, conversation),
+            turn_vectors,
         )
         scores: Array = self._pointer.scores(state[None], vectors, keys)[0]
         return scores
@@ -157,9 +160,9 @@ class VllmEngine:
     ) -> Array:
         assert self._pointer is not None
         wanted = self._pointer.positions(prefix)
+        line_vectors = await self._in_turn(self._vectors(line_texts(routes)))
         states, vectors = await asyncio.gather(
-            self._reader.states_at(prefix.tokens, wanted, affinity),
-            self._vectors(line_texts(routes)),
+            self._reader.states_at(prefix.tokens, wanted, affinity), line_vectors
         )
         whole = np.zeros((len(prefix.tokens), states.shape[-1]), dtype=np.float32)
         whole[wanted] = states
@@ -171,8 +174,17 @@ class VllmEngine:
         vectors = await self._vectors(texts)
         return None if vectors is None else vectors.reshape(1, TEXTS_A_TURN, -1)
 
+    async def _in_turn(self, vectors: _Vectors) -> _Vectors:
+        """What vectors are to be waited for by, beside vLLM, or before it on the same cores: there
+        its threads and the encoder's would cost each other more than waiting does."""
+        return _ready(await vectors) if self._reader.shares_cores else vectors
+
     async def _vectors(self, texts: Sequence[str]) -> Array | None:
         return None if self._embeddings is None else await self._embeddings(texts)
+
+
+async def _ready(vectors: Array | None) -> Array | None:
+    return vectors
 
 
 def _failed(task: asyncio.Task[Array]) -> bool:

@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import math
 import os
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -140,6 +141,11 @@ class InProcessReader:
             self._trouble = None
         if self._watch is None:
             self._watch = asyncio.create_task(self._supervise())
+
+    @property
+    def shares_cores(self) -> bool:
+        platforms = sys.modules.get("vllm.platforms")
+        return platforms is not None and bool(platforms.current_platform.is_cpu())
 
     async def last_state(self, tokens: Tokens, affinity: bytes) -> Array:
         states = await self._pool(tokens, "embed")

@@ -34,6 +34,11 @@ class StateReader(Protocol):
     restarts: int
     """Times that vLLM was started anew, where that is in this reader's hands."""
 
+    @property
+    def shares_cores(self) -> bool:
+        """Whether the model computes on the cores that this process does."""
+        ...
+
     async def start(self) -> None:
         """Load, or find the endpoints; returns when one prompt has been answered."""
         ...
