@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from pathlib import Path
@@ -39,14 +40,22 @@ def tokenizer(nano: Path) -> FileTokenizer:
 
 
 @pytest.fixture(scope="session")
-def experts_twin(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of the tiny twin of `qwen3-30b-a3b-lora-experts`: two processes, ZeRO-3."""
+def experts_twin(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A run of the tiny twin of `qwen3-30b-a3b-lora-experts`: two processes, ZeRO-3.
+
+    Trained once for all workers of a test run: whoever comes second waits for the first.
+    """
     from twin import train_twin, write_data
 
     if shutil.which("g++") is None:
         pytest.skip("DeepSpeed builds an extension by g++")
-    folder = tmp_path_factory.mktemp("experts")
-    train_twin("qwen3-30b-a3b-lora-experts", write_data(folder / "data"), folder / "run")
+    own = tmp_path_factory.getbasetemp()
+    folder = (own if worker_id == "master" else own.parent) / "experts"
+    folder.mkdir(exist_ok=True)
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "run" / "checkpoint" / "manifest.json").is_file():
+            train_twin("qwen3-30b-a3b-lora-experts", write_data(folder / "data"), folder / "run")
     return folder / "run"
 
 
