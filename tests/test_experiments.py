@@ -33,7 +33,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     """Commands that would be run; what they would write is written."""
     made: list[tuple[str, ...]] = []
 
-    def pointsman(*arguments: str) -> None:
+    def pointsman(*arguments: str, threads: int | None = None) -> None:
         made.append(arguments)
         values = dict(itertools.pairwise(arguments))
         if arguments[0] == "train":
