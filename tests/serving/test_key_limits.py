@@ -94,7 +94,9 @@ async def test_parallel_calls_keep_to_the_budget(server: Keyed, upstream: FakeUp
     budget = 300
     made = await server.make(monthly_budget=budget)
     key = made["key"]
-    told = await asyncio.gather(*(server.chat(key, max_tokens=20) for _ in range(40)))
+    # Long enough to be expected to cost more also once answers have been seen to be short.
+    long = "coding please, " * 12
+    told = await asyncio.gather(*(server.chat(key, long, max_tokens=20) for _ in range(40)))
     let_through = [each for each in told if each.status_code == 200]
     assert {each.status_code for each in told} == {200, 429}
     usage = (await server.own(key))["usage"]
