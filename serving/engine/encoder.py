@@ -6,7 +6,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from transformers import AutoModel
 
 from routing.encoder import EncoderRef, EncoderTokenizer, find_encoder
 from routing.errors import UnsupportedCheckpoint
+from serving.engine.bert import BertStates
 
 CHUNK = 16
 """Texts of one pass, at most: of like length, because all are padded to the longest."""
@@ -50,6 +51,31 @@ def load_encoder(reference: EncoderRef, checkpoint: Path) -> Any:
     return model.eval()
 
 
+class States(Protocol):
+    """An encoder on CPU."""
+
+    def __call__(self, texts: Sequence[Sequence[int]]) -> Sequence[Any]:
+        """Final states [tokens, hidden] of each text, from its token ids, in float32."""
+        ...
+
+
+class PaddedStates:
+    """Any encoder of transformers, by its own code, all texts filled up to the longest."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    @torch.inference_mode()  # type: ignore[untyped-decorator, unused-ignore]
+    def __call__(self, texts: Sequence[Sequence[int]]) -> Sequence[Any]:
+        lengths = torch.tensor([len(text) for text in texts])
+        mask = torch.arange(int(lengths.max())) < lengths[:, None]
+        ids = torch.zeros(mask.shape, dtype=torch.long)
+        ids[mask] = torch.tensor([token for text in texts for token in text])
+        output = self._model(input_ids=ids, attention_mask=mask.long())
+        states = output.last_hidden_state
+        return [row[: len(text)] for row, text in zip(states, texts, strict=True)]
+
+
 class Embedder:
     """Unit vectors of texts; the last `size` different ones are kept. Not thread-safe.
 
@@ -57,7 +83,7 @@ class Embedder:
     """
 
     def __init__(self, model: Any, reference: EncoderRef, checkpoint: Path, size: int = 8192):
-        self._model = model
+        self._states: States = BertStates(model) if BertStates.fits(model) else PaddedStates(model)
         self._tokenizer = EncoderTokenizer(
             find_encoder(reference.name, checkpoint) / "tokenizer.json", reference.max_tokens
         )
@@ -89,24 +115,15 @@ class Embedder:
         """Let go of every vector."""
         self._kept.clear()
 
-    @torch.inference_mode()  # type: ignore[untyped-decorator, unused-ignore]
     def _compute(self, texts: list[str]) -> list[Array]:
         tokens = [self._tokenizer(text) for text in texts]
         order = sorted(range(len(texts)), key=lambda index: len(tokens[index]))
         vectors: dict[int, Array] = {}
         for start in range(0, len(order), CHUNK):
             chunk = order[start : start + CHUNK]
-            longest = len(tokens[chunk[-1]])
-            lengths = np.array([len(tokens[index]) for index in chunk])
-            mask = np.arange(longest) < lengths[:, None]
-            ids = np.zeros(mask.shape, dtype=np.int64)
-            ids[mask] = [token for index in chunk for token in tokens[index]]
-            states = self._model(
-                input_ids=torch.from_numpy(ids),
-                attention_mask=torch.from_numpy(mask.astype(np.int64)),
-            ).last_hidden_state.numpy()
-            for index, length, row in zip(chunk, lengths, states, strict=True):
-                mean = row[:length].mean(axis=0)
+            states = self._states([tokens[index] for index in chunk])
+            for index, rows in zip(chunk, states, strict=True):
+                mean = rows.numpy().mean(axis=0)
                 vectors[index] = mean / max(float(np.linalg.norm(mean)), 1e-12)
         return [vectors[index] for index in range(len(texts))]
 

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from transformers.models.llama.modeling_llama import LlamaModel
 
 from serving.engine.kv_cache import Node
+from serving.engine.linear import STEP, Linear
 
 CHUNK = 256
 """Queries whose attention is computed at once: bounds the scores kept, and skips most of what is
@@ -26,23 +27,25 @@ later than they."""
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """Weights of a layer, [out, in], norms' weights folded in."""
+    """Products of a layer, norms' weights folded in."""
 
-    qkv: Any
-    output: Any
-    gate_up: Any
-    down: Any
+    qkv: Linear
+    output: Linear
+    gate_up: Linear
+    down: Linear
 
     @classmethod
     def of(cls, layer: Any) -> _Layer:
         attention, mlp = layer.self_attn, layer.mlp
         parts = [attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight]
         return cls(
-            torch.cat(parts) * layer.input_layernorm.weight,
-            attention.o_proj.weight,
-            torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight])
-            * layer.post_attention_layernorm.weight,
-            mlp.down_proj.weight,
+            Linear(torch.cat(parts) * layer.input_layernorm.weight),
+            Linear(attention.o_proj.weight),
+            Linear(
+                torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight])
+                * layer.post_attention_layernorm.weight
+            ),
+            Linear(mlp.down_proj.weight),
         )
 
 
@@ -113,41 +116,36 @@ class LlamaBackbone:
         check: Callable[[], None],
     ) -> tuple[Any, Any, Any]:
         past = sum(node.segment.tokens for node in path)
-        positions = torch.arange(past, past + len(tokens))
-        states = self._embeddings[torch.tensor(list(tokens))]
+        count = len(tokens)
+        # The last token is repeated up to a number of rows that `Linear` need not fill up itself.
+        tokens = [*tokens, *[tokens[-1]] * (-count % STEP)]
+        positions = torch.arange(past, past + len(tokens)).clamp_(max=past + count - 1)
+        states = self._embeddings[torch.tensor(tokens)]
         every = _Queries.of(positions, *self._rotation(states, positions))
-        shape = (len(self.layers), self._key_heads, len(tokens), self._width)
+        shape = (len(self.layers), self._key_heads, count, self._width)
         all_keys, all_values = torch.empty(shape), torch.empty(shape)
         for index, layer in enumerate(self.layers):
             check()
-            normed = self._normed(states)
-            if index < len(self.layers) - 1:
-                queries = every
-                mixed = F.linear(normed, layer.qkv).view(len(tokens), -1, self._width)
-                turned = self._turned(mixed[:, : self._heads + self._key_heads], every)
-                asked, keys = turned[:, : self._heads], turned[:, self._heads :]
-                values = mixed[:, self._heads + self._key_heads :]
-            else:
+            mixed = layer.qkv(self._normed(states)).view(len(tokens), -1, self._width)
+            turned = self._turned(mixed[:, : self._heads + self._key_heads], every)
+            asked, keys = turned[:, : self._heads], turned[:, self._heads :]
+            values = mixed[:, self._heads + self._key_heads :]
+            queries = every
+            if index == len(self.layers) - 1:
                 rows = torch.tensor(list(read), dtype=torch.long)
-                queries, states = every.take(positions, rows), states[rows]
-                split = self._heads * self._width
-                mixed = F.linear(normed, layer.qkv[split:]).view(len(tokens), -1, self._width)
-                keys = self._turned(mixed[:, : self._key_heads], every)
-                values = mixed[:, self._key_heads :]
-                asked = F.linear(normed[rows], layer.qkv[:split]).view(len(rows), -1, self._width)
-                asked = self._turned(asked, queries)
-            keys = all_keys[index].copy_(keys.transpose(0, 1))
-            values = all_values[index].copy_(values.transpose(0, 1))
+                queries, states, asked = every.take(positions, rows), states[rows], asked[rows]
+            keys = all_keys[index].copy_(keys[:count].transpose(0, 1))
+            values = all_values[index].copy_(values[:count].transpose(0, 1))
             seen = self._attended(
                 asked,
                 torch.cat([*(node.segment.keys[index] for node in path), keys], 1),
                 torch.cat([*(node.segment.values[index] for node in path), values], 1),
                 queries,
             )
-            states.addmm_(seen, layer.output.t())
-            gate_up = F.linear(self._normed(states), layer.gate_up)
+            states.add_(layer.output(seen))
+            gate_up = layer.gate_up(self._normed(states))
             inner = F.silu(gate_up[:, : self._inner]).mul_(gate_up[:, self._inner :])
-            states.addmm_(inner, layer.down.t())
+            states.add_(layer.down(inner))
         return self._normed(states).mul_(self._norm), all_keys, all_values
 
     def _rotation(self, states: Any, positions: Any) -> tuple[Any, Any]:
