@@ -33,16 +33,18 @@ class _Spent:
 
 @contextmanager
 def _forward_passes() -> Iterator[_Spent]:
-    """Time of forward passes: in the outermost calls of torch modules, of our own pass of Llama,
-    and of the pointer's projections, which are weights of the model too."""
+    """Time of forward passes: in the outermost calls of torch modules, of our own passes of Llama
+    and BERT, and of the pointer's projections, which are weights of the model too."""
     from torch.nn.modules.module import (
         register_module_forward_hook,
         register_module_forward_pre_hook,
     )
 
     from routing.pointer import PointerHead
+    from serving.engine.bert import BertStates
     from serving.engine.llama import LlamaBackbone
 
+    passes = ((PointerHead, "scores"), (LlamaBackbone, "__call__"), (BertStates, "__call__"))
     spent, local = _Spent(), threading.local()
 
     def enter(*_: Any) -> None:
@@ -72,7 +74,7 @@ def _forward_passes() -> Iterator[_Spent]:
     with ExitStack() as patches:
         for hook in hooks:
             patches.callback(hook.remove)
-        for owner, name in ((PointerHead, "scores"), (LlamaBackbone, "__call__")):
+        for owner, name in passes:
             patches.enter_context(patch.object(owner, name, timed(getattr(owner, name))))
         yield spent
 
