@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from pathlib import Path
@@ -17,6 +16,18 @@ import pytest
 from routing.tokenizer import FileTokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
+HEAVY = "heavy"
+"""Group of tests that start vLLM or trainings of several processes: one of them at a time, because
+processes that wait for each other get slow many times over where others compute beside them."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of a file stay on one worker; the heavy ones begin first, lest they end alone."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
+    items.sort(key=lambda item: next(item.iter_markers("xdist_group")).args != (HEAVY,))
 
 
 @pytest.fixture(scope="session")
@@ -40,22 +51,14 @@ def tokenizer(nano: Path) -> FileTokenizer:
 
 
 @pytest.fixture(scope="session")
-def experts_twin(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """A run of the tiny twin of `qwen3-30b-a3b-lora-experts`: two processes, ZeRO-3.
-
-    Trained once for all workers of a test run: whoever comes second waits for the first.
-    """
+def experts_twin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the tiny twin of `qwen3-30b-a3b-lora-experts`: two processes, ZeRO-3."""
     from twin import train_twin, write_data
 
     if shutil.which("g++") is None:
         pytest.skip("DeepSpeed builds an extension by g++")
-    own = tmp_path_factory.getbasetemp()
-    folder = (own if worker_id == "master" else own.parent) / "experts"
-    folder.mkdir(exist_ok=True)
-    with open(folder / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "run" / "checkpoint" / "manifest.json").is_file():
-            train_twin("qwen3-30b-a3b-lora-experts", write_data(folder / "data"), folder / "run")
+    folder = tmp_path_factory.mktemp("experts")
+    train_twin("qwen3-30b-a3b-lora-experts", write_data(folder / "data"), folder / "run")
     return folder / "run"
 
 

@@ -178,6 +178,7 @@ def test_a_prompt_without_its_places_is_refused(prompt: str) -> None:
         GeneratedReadOut(format="arch-router", prompt=prompt)
 
 
+@pytest.mark.xdist_group("heavy")
 @pytest.mark.timeout(300)
 async def test_a_random_model_in_vllm_cannot_answer_nonsense(tmp_path: Path) -> None:
     pytest.importorskip("vllm", reason="vLLM is not installed")

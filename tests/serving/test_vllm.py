@@ -25,7 +25,11 @@ from serving.engine.vllm.engine import VllmEngine
 from serving.engine.vllm.in_process import InProcessReader
 
 pytest.importorskip("vllm", reason="vLLM is not installed")
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(400)]
+pytestmark = [
+    pytest.mark.xdist_group("heavy"),
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.timeout(400),
+]
 
 OPTIONS = {"enforce_eager": True}
 """Compiling takes longer than all that these tests compute."""

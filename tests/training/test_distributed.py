@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from routing_data import records
 from safetensors.torch import load_file
-from twin import train_twin_forked, write_data
+from twin import train_twin, write_data
 
 from routing.manifest import load_manifest
 from scripts.cli import base_of_recipe
@@ -26,6 +26,7 @@ TINY = RECIPES / "with" / "tiny.yaml"
 LARGE = ("4b-lora", "4b-full", "30b-a3b-lora", "30b-a3b-lora-experts", "30b-a3b-full")
 
 pytestmark = [
+    pytest.mark.xdist_group("heavy"),
     pytest.mark.timeout(280),
     pytest.mark.skipif(shutil.which("g++") is None, reason="DeepSpeed builds an extension by g++"),
 ]
@@ -37,7 +38,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def trained(recipe: str, data: Path, output: Path, *values: str) -> list[float]:
-    train_twin_forked(recipe, data, output, *values)
+    train_twin(recipe, data, output, *values)
     return losses(output)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
-import forked
 import numpy as np
 import pytest
 import torch
@@ -177,8 +178,11 @@ def test_two_processes_leave_one_checkpoint(base: Path, data: Path, tmp_path: Pa
     (tmp_path / "two.yaml").write_text(yaml.safe_dump(values))
     (tmp_path / "data" / "train").mkdir(parents=True)
     shutil.copyfile(data, tmp_path / "data" / "train" / data.name)
-    arguments = ["train", str(tmp_path / "two.yaml"), "--data", str(tmp_path / "data")]
-    forked.command([*arguments, "--output", str(tmp_path / "run")], 2, tmp_path / "log", 150)
+    # By the command, which starts torchrun; other tests fork the processes themselves.
+    command = [sys.executable, "-m", "scripts.cli", "train", str(tmp_path / "two.yaml")]
+    command += ["--data", str(tmp_path / "data"), "--output", str(tmp_path / "run")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=150)
+    assert done.returncode == 0, done.stderr[-2000:]
     decider = ModelDecider.from_checkpoint(tmp_path / "run" / "checkpoint", base)
     assert [len(each) for each in decider.decide_all(records(2))] == [3, 3]
 
