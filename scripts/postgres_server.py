@@ -75,10 +75,21 @@ class Postgres:
                 stdout=log, stderr=log, **self._options(),
             )  # fmt: skip
         for _ in range(300):
-            if self._answers():
+            if self._process.poll() is not None:
+                break
+            if self._holds_port() and self._answers():
                 return
             time.sleep(0.05)
-        raise TimeoutError((self._home / "log").read_text(errors="replace")[-2000:])
+        raise OSError((self._home / "log").read_text(errors="replace")[-2000:])
+
+    def _holds_port(self) -> bool:
+        """Whether it is ready: another server may have taken the port, and would answer too."""
+        assert self._process is not None
+        try:
+            lines = (self._home / "data" / "postmaster.pid").read_text().split()
+        except OSError:
+            return False
+        return lines[0] == str(self._process.pid) and lines[-1] == "ready"
 
     def _answers(self) -> bool:
         """Whether it lets a client in; while it recovers it takes connections and refuses them."""
