@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from pathlib import Path
@@ -16,18 +17,20 @@ import pytest
 from routing.tokenizer import FileTokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
-HEAVY = "heavy"
-"""Group of tests that start vLLM or trainings of several processes: one of them at a time, because
-processes that wait for each other get slow many times over where others compute beside them."""
+HEAVY = ("test_vllm.py", "test_distributed.py", "test_workers.py", "test_export.py")
+"""Files whose tests start processes that wait for each other: beside others they get slow many
+times over. The first begins the run, the rest follow at equal distances, so that they seldom meet
+and none is left alone at the end."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of a file stay on one worker; the heavy ones begin first, lest they end alone."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
-    items.sort(key=lambda item: next(item.iter_markers("xdist_group")).args != (HEAVY,))
+    """Order the files; needs `--no-loadscope-reorder`, without which the shortest come last."""
+    files = list(dict.fromkeys(item.path for item in items))
+    heavy = sorted((f for f in files if f.name in HEAVY), key=lambda file: HEAVY.index(file.name))
+    light = [file for file in files if file not in heavy]
+    places = {file: len(light) * place // len(HEAVY) for place, file in enumerate(heavy)}
+    places |= {file: place for place, file in enumerate(light)}
+    items.sort(key=lambda item: (places[item.path], item.path.name not in HEAVY))
 
 
 @pytest.fixture(scope="session")
@@ -51,14 +54,22 @@ def tokenizer(nano: Path) -> FileTokenizer:
 
 
 @pytest.fixture(scope="session")
-def experts_twin(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of the tiny twin of `qwen3-30b-a3b-lora-experts`: two processes, ZeRO-3."""
+def experts_twin(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A run of the tiny twin of `qwen3-30b-a3b-lora-experts`: two processes, ZeRO-3.
+
+    Trained once for all workers of a test run: whoever comes second waits for the first.
+    """
     from twin import train_twin, write_data
 
     if shutil.which("g++") is None:
         pytest.skip("DeepSpeed builds an extension by g++")
-    folder = tmp_path_factory.mktemp("experts")
-    train_twin("qwen3-30b-a3b-lora-experts", write_data(folder / "data"), folder / "run")
+    own = tmp_path_factory.getbasetemp()
+    folder = (own if worker_id == "master" else own.parent) / "experts"
+    folder.mkdir(exist_ok=True)
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "run" / "checkpoint" / "manifest.json").is_file():
+            train_twin("qwen3-30b-a3b-lora-experts", write_data(folder / "data"), folder / "run")
     return folder / "run"
 
 

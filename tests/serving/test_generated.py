@@ -20,7 +20,7 @@ from routing.errors import InvalidRequest, UnsupportedCheckpoint
 from routing.manifest import GeneratedReadOut, load_manifest
 from routing.tasks import Route
 from scripts.cli import app
-from serving.config import EmbeddedConfig, EndpointsConfig, VllmConfig
+from serving.config import EmbeddedConfig, EndpointsConfig
 from serving.engine.base import Engine, EngineError
 from serving.engine.configured import configured_engine
 from serving.engine.vllm.generated import (
@@ -176,22 +176,3 @@ def test_what_cannot_be_adopted(tmp_path: Path, spoil: Any, message: str) -> Non
 def test_a_prompt_without_its_places_is_refused(prompt: str) -> None:
     with pytest.raises(ValueError, match="must hold"):
         GeneratedReadOut(format="arch-router", prompt=prompt)
-
-
-@pytest.mark.xdist_group("heavy")
-@pytest.mark.timeout(300)
-async def test_a_random_model_in_vllm_cannot_answer_nonsense(tmp_path: Path) -> None:
-    pytest.importorskip("vllm", reason="vLLM is not installed")
-    folder = adopted(tmp_path / "weights", "plano-orchestrator")
-    config = VllmConfig(
-        kind="vllm", checkpoint=folder, dtype="float32", options={"enforce_eager": True}
-    )
-    engine = configured_engine(config, {})
-    try:
-        await engine.start()
-        for text in ("Mend my tap.", "Rhyme on it.", "資料"):
-            decision = await engine.decide(ROUTES, say(text))
-            assert set(decision.routes) <= set(NAMES)
-            assert 0 <= decision.confidence <= 1
-    finally:
-        await engine.close()

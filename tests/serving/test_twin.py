@@ -10,7 +10,7 @@ from serving_fakes import FakeUpstream, config_for, serving
 from serving.engine.embedded import EmbeddedEngine
 from training.export import export
 
-pytestmark = [pytest.mark.xdist_group("heavy"), pytest.mark.timeout(280)]
+pytestmark = pytest.mark.timeout(280)
 
 
 async def test_the_export_of_a_mixture_answers_a_routing_request(

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import psutil
 import pytest
 from serving_fakes import FakeUpstream, config_for, serving
 from test_engine import ROUTES, difference, random_texts, say
+from test_generated import adopted
 from tiny import TinyCheckpoint, make_checkpoint
 
 from routing.layout import Budget
@@ -24,9 +26,9 @@ from serving.engine.embedded import EmbeddedEngine
 from serving.engine.vllm.engine import VllmEngine
 from serving.engine.vllm.in_process import InProcessReader
 
-pytest.importorskip("vllm", reason="vLLM is not installed")
 pytestmark = [
-    pytest.mark.xdist_group("heavy"),
+    # Not imported to find out: that takes longer than most tests.
+    pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed"),
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.timeout(400),
 ]
@@ -172,3 +174,21 @@ async def test_an_identifier_checkpoint_reads_next_tokens(tmp_path: Path) -> Non
     finally:
         await other.close()
         await embedded.close()
+
+
+async def test_a_random_model_cannot_answer_nonsense(tmp_path: Path) -> None:
+    settings = VllmConfig(
+        kind="vllm",
+        checkpoint=adopted(tmp_path / "weights", "plano-orchestrator"),
+        dtype="float32",
+        options=OPTIONS,
+    )
+    generating = configured_engine(settings, {})
+    try:
+        await generating.start()
+        for text in ("Mend my tap.", "Rhyme on it.", "資料"):
+            decision = await generating.decide(ROUTES, say(text))
+            assert set(decision.routes) <= {route.name for route in ROUTES}
+            assert 0 <= decision.confidence <= 1
+    finally:
+        await generating.close()

@@ -26,7 +26,6 @@ TINY = RECIPES / "with" / "tiny.yaml"
 LARGE = ("4b-lora", "4b-full", "30b-a3b-lora", "30b-a3b-lora-experts", "30b-a3b-full")
 
 pytestmark = [
-    pytest.mark.xdist_group("heavy"),
     pytest.mark.timeout(280),
     pytest.mark.skipif(shutil.which("g++") is None, reason="DeepSpeed builds an extension by g++"),
 ]

@@ -101,7 +101,6 @@ def test_readers_that_decide_otherwise_stop_an_export() -> None:
     refuse_disagreement(moved, exact=False)
 
 
-@pytest.mark.xdist_group("heavy")
 def test_the_command_compares_the_readers_and_prints_it(
     adapter: TinyCheckpoint, examples: Path, tmp_path: Path
 ) -> None:
