@@ -64,7 +64,9 @@ class Postgres:
         return f"postgresql://owner@127.0.0.1:{self.port}/{database}"
 
     def start(self) -> None:
-        """Start it, and return once it answers."""
+        """Start it unless it runs, and return once it answers; raises OSError with its log."""
+        if self._process is not None and self._process.poll() is None:
+            return
         settings = [
             word for key, value in self._settings.items() for word in ("-c", f"{key}={value}")
         ]
