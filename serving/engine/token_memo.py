@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from array import array
 from collections import OrderedDict
 from pathlib import Path
 
@@ -21,20 +22,21 @@ class RememberingTokenizer(FileTokenizer):
         super().__init__(path)
         self._room = characters
         self._lock = threading.Lock()
-        self._kept: OrderedDict[str, list[int]] = OrderedDict()
+        # Of four bytes a token: as a list, each would take forty.
+        self._kept: OrderedDict[str, array[int]] = OrderedDict()
 
     def encode(self, text: str) -> list[int]:
         with self._lock:
             found = self._kept.get(text)
             if found is not None:
                 self._kept.move_to_end(text)
-                return list(found)
+                return found.tolist()
         tokens = super().encode(text)
         if len(text) > LONGEST:
             return tokens
         with self._lock:
             if text not in self._kept:
-                self._kept[text] = list(tokens)
+                self._kept[text] = array("I", tokens)
                 self._room -= len(text)
             while self._room < 0:
                 self._room += len(self._kept.popitem(last=False)[0])
