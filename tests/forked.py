@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import socket
 import sys
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from serving.local_process import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 PRELOADED = ["training.train", "training.calibrate", "deepspeed", "scripts.cli"]
@@ -23,7 +24,7 @@ PRELOADED = ["training.train", "training.calibrate", "deepspeed", "scripts.cli"]
 def command(arguments: list[str], processes: int, log: Path, timeout: float) -> None:
     """Run a `pointsman` command as `processes` ranks; all must end well."""
     context = _server()
-    port = _free_port()
+    port = free_port("127.0.0.1")
     ranks = [
         context.Process(target=_rank, args=(arguments, rank, processes, port, log))
         for rank in range(processes)
@@ -70,9 +71,3 @@ def _rank(arguments: list[str], rank: int, processes: int, port: int, log: Path)
 
     sys.argv = ["pointsman", *arguments]
     main()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

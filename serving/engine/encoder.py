@@ -18,7 +18,7 @@ from routing.errors import UnsupportedCheckpoint
 from serving.engine.bert import BertStates
 
 CHUNK = 16
-"""Texts of one pass, at most: of like length, because all are padded to the longest."""
+"""Texts of one pass, at most; of like length, because `PaddedStates` fills up to the longest."""
 
 Array = NDArray[np.float32]
 
