@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ctypes
 import json
 import random
 import statistics
@@ -38,6 +39,10 @@ MB = 2**20
 REPORTS = 10
 ROUTERS, ROUTES_EACH, TURNS = 8, 4, 5
 OWN_ROUTES = 0.05
+MALLINFO2 = (
+    *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+    *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+)
 
 
 def main() -> None:
@@ -84,6 +89,7 @@ async def _soak(arguments: argparse.Namespace) -> dict[str, Any]:
                     "decisions": number,
                     "rss_mb": round(process.memory_info().rss / MB, 1),
                     "median_ms": round(statistics.median(times), 1),
+                    "heap_mb": heap_mb(),
                     "cache_mb": round(metrics.cache_bytes / MB, 1),
                     "cache_entries": metrics.cache_entries,
                     "evictions": metrics.cache_evictions,
@@ -100,6 +106,27 @@ async def _soak(arguments: argparse.Namespace) -> dict[str, Any]:
         "growth_mb": round(last - half, 1),
         "evictions": rows[-1]["evictions"],
     }
+
+
+class _Mallinfo2(ctypes.Structure):
+    """glibc's `struct mallinfo2`, over all arenas; mallinfo(3)."""
+
+    _fields_ = [(name, ctypes.c_size_t) for name in MALLINFO2]
+
+
+def heap_mb() -> dict[str, float] | None:
+    """Of the C heap: what is in use, free within it, and mapped for large blocks; None elsewhere.
+
+    Tells what is kept from what fragmentation holds.
+    """
+    try:
+        call = ctypes.CDLL("libc.so.6").mallinfo2
+    except (OSError, AttributeError):
+        return None
+    call.restype = _Mallinfo2
+    info = call()
+    parts = {"used": info.uordblks, "free": info.fordblks, "mapped": info.hblkhd}
+    return {name: round(value / MB, 1) for name, value in parts.items()}
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from serving.engine.kv_cache import Node
 from serving.engine.llama import LlamaBackbone
+from serving.engine.mapped import owned
 
 
 class Backbone(Protocol):
@@ -28,8 +29,7 @@ class Backbone(Protocol):
     ) -> tuple[Any, Any, Any]:
         """Final states [len(read), hidden], and the keys and values of `tokens`.
 
-        Keys and values are [layers, heads, tokens, head_dim] and own their memory; `check` is
-        called before each layer.
+        Keys and values are [layers, heads, tokens, head_dim]; `check` is called before each layer.
         """
         ...
 
@@ -115,16 +115,8 @@ class Forward:
         values are [layers, heads, tokens, head_dim] and own their memory.
         """
         states, keys, values = self._backbone(path, tokens, read, self._check)
-        states = states.float().numpy()
-        if len(cuts) == 1 and cuts[0] == len(tokens):
-            return states, [(keys, values)]
         starts = [0, *cuts]
-        return states, [
-            (_owned(keys[:, :, start:end]), _owned(values[:, :, start:end]))
+        return states.float().numpy(), [
+            (owned(keys[:, :, start:end]), owned(values[:, :, start:end]))
             for start, end in zip(starts, cuts, strict=False)
         ]
-
-
-def _owned(piece: Any) -> Any:
-    """A copy: a view would keep the whole alive."""
-    return piece.clone(memory_format=torch.contiguous_format)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from array import array
 from collections import OrderedDict
@@ -9,18 +10,21 @@ from pathlib import Path
 
 from routing.tokenizer import FileTokenizer
 
-KEPT_CHARACTERS = 4 * 2**20
-"""Of all texts that are remembered together."""
+KEPT_BYTES = 4 * 2**20
+"""Memory of all texts and tokens that are remembered together: some ten thousand turns."""
 LONGEST = 2**16
 """Characters; a longer text is one of a kind, and would push out many."""
+ENTRY = 200
+"""Bytes of an entry beside its text and tokens, in CPython 3.11: the table's, the order's and the
+array's own."""
 
 
 class RememberingTokenizer(FileTokenizer):
     """Forgets the texts that were least recently asked for. Thread-safe."""
 
-    def __init__(self, path: str | Path, *, characters: int = KEPT_CHARACTERS) -> None:
+    def __init__(self, path: str | Path, *, kept_bytes: int = KEPT_BYTES) -> None:
         super().__init__(path)
-        self._room = characters
+        self._room = kept_bytes
         self._lock = threading.Lock()
         # Of four bytes a token: as a list, each would take forty.
         self._kept: OrderedDict[str, array[int]] = OrderedDict()
@@ -36,8 +40,12 @@ class RememberingTokenizer(FileTokenizer):
             return tokens
         with self._lock:
             if text not in self._kept:
-                self._kept[text] = array("I", tokens)
-                self._room -= len(text)
+                self._kept[text] = kept = array("I", tokens)
+                self._room -= _size(text, kept)
             while self._room < 0:
-                self._room += len(self._kept.popitem(last=False)[0])
+                self._room += _size(*self._kept.popitem(last=False))
         return tokens
+
+
+def _size(text: str, tokens: array[int]) -> int:
+    return ENTRY + sys.getsizeof(text) + tokens.itemsize * len(tokens)

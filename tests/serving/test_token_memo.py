@@ -25,7 +25,7 @@ class Counting:
 
 @pytest.fixture
 def counted() -> tuple[RememberingTokenizer, Counting]:
-    tokenizer = RememberingTokenizer(FILE, characters=100)
+    tokenizer = RememberingTokenizer(FILE, kept_bytes=950)
     counting = Counting(tokenizer._tokenizer)
     tokenizer._tokenizer = counting
     return tokenizer, counting
@@ -60,7 +60,7 @@ def test_the_least_recently_asked_goes_first(
     tokenizer.encode(old)
     tokenizer.encode(used)
     tokenizer.encode(used)
-    tokenizer.encode("c" * 40)  # 120 characters: one text must go
+    tokenizer.encode("c" * 40)  # three of some 350 bytes: one must go
     counting.asked.clear()
     tokenizer.encode(used)
     assert counting.asked == []
