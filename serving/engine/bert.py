@@ -7,16 +7,83 @@ values are one product, and products take weights laid out for the processor.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from transformers.models.bert.modeling_bert import BertModel
 
 from serving.engine.linear import STEP, Linear
+from serving.engine.tensors import Take
+
+
+@dataclass(frozen=True, slots=True)
+class BertShape:
+    """Sizes of a plain BERT encoder: GELU, absolute places."""
+
+    hidden: int
+    inner: int
+    vocabulary: int
+    layers: int
+    heads: int
+    places: int
+    kinds: int
+    eps: float
+
+    @staticmethod
+    def fits(config: Mapping[str, Any]) -> bool:
+        """Whether a `config.json` is one of these."""
+        return (
+            config.get("model_type") == "bert"
+            and not config.get("is_decoder")
+            and not config.get("quantization_config")
+            and config.get("hidden_act", "gelu") == "gelu"
+            and config.get("position_embedding_type", "absolute") == "absolute"
+        )
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> BertShape:
+        """By its `config.json`; raises KeyError, TypeError, ValueError for what that lacks."""
+        return cls(
+            hidden=int(config["hidden_size"]),
+            inner=int(config["intermediate_size"]),
+            vocabulary=int(config["vocab_size"]),
+            layers=int(config["num_hidden_layers"]),
+            heads=int(config["num_attention_heads"]),
+            places=int(config["max_position_embeddings"]),
+            kinds=int(config.get("type_vocab_size", 2)),
+            eps=float(config.get("layer_norm_eps", 1e-12)),
+        )
+
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of all weights, by name."""
+        hidden, inner = self.hidden, self.inner
+        linear = {
+            "attention.self.query": (hidden, hidden),
+            "attention.self.key": (hidden, hidden),
+            "attention.self.value": (hidden, hidden),
+            "attention.output.dense": (hidden, hidden),
+            "intermediate.dense": (inner, hidden),
+            "output.dense": (hidden, inner),
+        }
+        layer: dict[str, tuple[int, ...]] = {f"{k}.weight": v for k, v in linear.items()}
+        layer |= {f"{name}.bias": shape[:1] for name, shape in linear.items()}
+        for norm in ("attention.output.LayerNorm", "output.LayerNorm"):
+            layer |= {f"{norm}.weight": (hidden,), f"{norm}.bias": (hidden,)}
+        return {
+            "embeddings.word_embeddings.weight": (self.vocabulary, hidden),
+            "embeddings.position_embeddings.weight": (self.places, hidden),
+            "embeddings.token_type_embeddings.weight": (self.kinds, hidden),
+            "embeddings.LayerNorm.weight": (hidden,),
+            "embeddings.LayerNorm.bias": (hidden,),
+            **{
+                f"encoder.layer.{n}.{name}": layer[name]
+                for n in range(self.layers)
+                for name in layer
+            },
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +93,8 @@ class _Norm:
     eps: float
 
     @classmethod
-    def of(cls, norm: Any) -> _Norm:
-        return cls(norm.weight, norm.bias, norm.eps)
+    def of(cls, take: Take, name: str, eps: float) -> _Norm:
+        return cls(take(f"{name}.LayerNorm.weight"), take(f"{name}.LayerNorm.bias"), eps)
 
     def __call__(self, states: Any) -> Any:
         return F.layer_norm(states, self.weight.shape, self.weight, self.bias, self.eps)
@@ -43,45 +110,38 @@ class _Layer:
     down_norm: _Norm
 
     @classmethod
-    def of(cls, layer: Any) -> _Layer:
-        parts = [getattr(layer.attention.self, name) for name in ("query", "key", "value")]
+    def of(cls, take: Take, number: int, eps: float) -> _Layer:
+        name = f"encoder.layer.{number}"
+
+        def linear(*parts: str) -> Linear:
+            weights, biases = (
+                torch.cat([take(f"{name}.{part}.{kind}") for part in parts])
+                for kind in ("weight", "bias")
+            )
+            return Linear(weights, biases)
+
         return cls(
-            Linear(torch.cat([each.weight for each in parts]), torch.cat([x.bias for x in parts])),
-            _linear(layer.attention.output.dense),
-            _Norm.of(layer.attention.output.LayerNorm),
-            _linear(layer.intermediate.dense),
-            _linear(layer.output.dense),
-            _Norm.of(layer.output.LayerNorm),
+            linear(*(f"attention.self.{part}" for part in ("query", "key", "value"))),
+            linear("attention.output.dense"),
+            _Norm.of(take, f"{name}.attention.output", eps),
+            linear("intermediate.dense"),
+            linear("output.dense"),
+            _Norm.of(take, f"{name}.output", eps),
         )
 
 
 class BertStates:
-    """Final states of texts, made of a `BertModel`, which it leaves as it was.
+    """Final states of texts, in float32 on CPU; weights named as in transformers' `BertModel`."""
 
-    Float32 on CPU. `fits` says which models it can be made of.
-    """
-
-    @staticmethod
-    def fits(model: Any) -> bool:
-        """Whether the model is a plain BERT encoder: GELU, float32."""
-        return (
-            type(model) is BertModel
-            and not model.config.is_decoder
-            and model.config.hidden_act == "gelu"
-            and model.dtype == torch.float32
-        )
-
-    @torch.inference_mode()  # type: ignore[untyped-decorator, unused-ignore]
-    def __init__(self, model: Any) -> None:
-        embeddings = model.embeddings
-        self._words = embeddings.word_embeddings.weight
+    def __init__(self, shape: BertShape, take: Take) -> None:
+        self._words = take("embeddings.word_embeddings.weight")
         # Every token is of the first segment.
-        self._places = (
-            embeddings.position_embeddings.weight + embeddings.token_type_embeddings.weight[0]
-        )
-        self._norm = _Norm.of(embeddings.LayerNorm)
-        self._heads = int(model.config.num_attention_heads)
-        self._layers = [_Layer.of(layer) for layer in model.encoder.layer]
+        first = take("embeddings.token_type_embeddings.weight")[0]
+        self._places = take("embeddings.position_embeddings.weight") + first
+        self._norm = _Norm.of(take, "embeddings", shape.eps)
+        self._heads = shape.heads
+        with torch.inference_mode():
+            self._layers = [_Layer.of(take, number, shape.eps) for number in range(shape.layers)]
 
     @torch.inference_mode()  # type: ignore[untyped-decorator, unused-ignore]
     def __call__(self, texts: Sequence[Sequence[int]]) -> list[Any]:
@@ -104,7 +164,3 @@ class BertStates:
             inner = layer.down(F.gelu(layer.up(states)))
             states = layer.down_norm(inner.add_(states))
         return list(states[: ends[-1]].split(sizes))
-
-
-def _linear(module: Any) -> Linear:
-    return Linear(module.weight, module.bias)

@@ -9,46 +9,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from transformers import AutoModel
 
 from routing.encoder import EncoderRef, EncoderTokenizer, find_encoder
-from routing.errors import UnsupportedCheckpoint
 from serving.engine.bert import BertStates
+from serving.engine.plain import plain_encoder
 
 CHUNK = 16
-"""Texts of one pass, at most; of like length, because `PaddedStates` fills up to the longest."""
+"""Texts of one pass, at most; of like length, because some encoders fill up to the longest."""
 
 Array = NDArray[np.float32]
-
-
-def load_encoder(reference: EncoderRef, checkpoint: Path) -> Any:
-    """The encoder that a manifest names, without a pooling layer; raises UnsupportedCheckpoint."""
-    folder = find_encoder(reference.name, checkpoint)
-    try:
-        model, info = AutoModel.from_pretrained(
-            folder,
-            add_pooling_layer=False,
-            dtype=torch.float32,
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-    except Exception as error:  # transformers raises OSError, ValueError, KeyError and its own
-        raise UnsupportedCheckpoint(f"cannot load the encoder in {folder}: {error}") from None
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise UnsupportedCheckpoint(
-            f"the encoder in {folder} lacks {len(missing)} weights, {missing[0]} among them"
-        )
-    if model.config.hidden_size != reference.hidden_size:
-        raise UnsupportedCheckpoint(
-            f"the encoder in {folder} has hidden size {model.config.hidden_size}, the manifest "
-            f"says {reference.hidden_size}"
-        )
-    return model.eval()
 
 
 class States(Protocol):
@@ -59,21 +29,15 @@ class States(Protocol):
         ...
 
 
-class PaddedStates:
-    """Any encoder of transformers, by its own code, all texts filled up to the longest."""
+def load_states(reference: EncoderRef, folder: Path) -> States:
+    """The encoder in `folder`; raises UnsupportedCheckpoint."""
+    found = plain_encoder(reference, folder)
+    if found is not None:
+        return BertStates(*found)
+    from serving.engine.any_model import PaddedStates
+    from serving.engine.whole import load_encoder
 
-    def __init__(self, model: Any) -> None:
-        self._model = model
-
-    @torch.inference_mode()  # type: ignore[untyped-decorator, unused-ignore]
-    def __call__(self, texts: Sequence[Sequence[int]]) -> Sequence[Any]:
-        lengths = torch.tensor([len(text) for text in texts])
-        mask = torch.arange(int(lengths.max())) < lengths[:, None]
-        ids = torch.zeros(mask.shape, dtype=torch.long)
-        ids[mask] = torch.tensor([token for text in texts for token in text])
-        output = self._model(input_ids=ids, attention_mask=mask.long())
-        states = output.last_hidden_state
-        return [row[: len(text)] for row, text in zip(states, texts, strict=True)]
+    return PaddedStates(load_encoder(reference, folder))
 
 
 class Embedder:
@@ -82,8 +46,8 @@ class Embedder:
     Kept by digest: a conversation's texts may be long, and nobody needs them again.
     """
 
-    def __init__(self, model: Any, reference: EncoderRef, checkpoint: Path, size: int = 8192):
-        self._states: States = BertStates(model) if BertStates.fits(model) else PaddedStates(model)
+    def __init__(self, states: States, reference: EncoderRef, checkpoint: Path, size: int = 8192):
+        self._states = states
         self._tokenizer = EncoderTokenizer(
             find_encoder(reference.name, checkpoint) / "tokenizer.json", reference.max_tokens
         )
@@ -136,4 +100,4 @@ SHORTLIST_ENCODER = EncoderRef(
 def shortlist_embedder() -> Embedder:
     """The encoder that shortlists, whatever the checkpoint; raises UnsupportedCheckpoint."""
     folder = find_encoder(SHORTLIST_ENCODER.name)
-    return Embedder(load_encoder(SHORTLIST_ENCODER, folder), SHORTLIST_ENCODER, folder)
+    return Embedder(load_states(SHORTLIST_ENCODER, folder), SHORTLIST_ENCODER, folder)

@@ -9,20 +9,114 @@ read are computed: its other positions give keys and values alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from transformers.models.llama.modeling_llama import LlamaModel
 
 from serving.engine.kv_cache import Node
 from serving.engine.linear import STEP, Linear
+from serving.engine.tensors import Take
 
 CHUNK = 256
 """Queries whose attention is computed at once: bounds the scores kept, and skips most of what is
 later than they."""
+
+
+@dataclass(frozen=True, slots=True)
+class LlamaShape:
+    """Sizes of a plain Llama: no biases, SiLU."""
+
+    config: Mapping[str, Any]
+    hidden: int
+    inner: int
+    vocabulary: int
+    layers: int
+    heads: int
+    key_heads: int
+    width: int
+    """Of one head."""
+    eps: float
+
+    @staticmethod
+    def fits(config: Mapping[str, Any]) -> bool:
+        """Whether a `config.json` is one of these."""
+        return (
+            config.get("model_type") == "llama"
+            and not config.get("attention_bias")
+            and not config.get("mlp_bias")
+            and not config.get("quantization_config")
+            and config.get("hidden_act", "silu") == "silu"
+        )
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], layers: int | None = None) -> LlamaShape:
+        """By its `config.json`, of the first `layers` alone; raises KeyError, TypeError, ValueError
+        for what that lacks."""
+        hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
+        return cls(
+            config=config,
+            hidden=hidden,
+            inner=int(config["intermediate_size"]),
+            vocabulary=int(config["vocab_size"]),
+            layers=layers or int(config["num_hidden_layers"]),
+            heads=heads,
+            key_heads=int(config.get("num_key_value_heads") or heads),
+            width=int(config.get("head_dim") or hidden // heads),
+            eps=float(config["rms_norm_eps"]),
+        )
+
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of all weights, by name."""
+        asked, kept = self.heads * self.width, self.key_heads * self.width
+        layer = {
+            "input_layernorm.weight": (self.hidden,),
+            "self_attn.q_proj.weight": (asked, self.hidden),
+            "self_attn.k_proj.weight": (kept, self.hidden),
+            "self_attn.v_proj.weight": (kept, self.hidden),
+            "self_attn.o_proj.weight": (self.hidden, asked),
+            "post_attention_layernorm.weight": (self.hidden,),
+            "mlp.gate_proj.weight": (self.inner, self.hidden),
+            "mlp.up_proj.weight": (self.inner, self.hidden),
+            "mlp.down_proj.weight": (self.hidden, self.inner),
+        }
+        return {
+            "embed_tokens.weight": (self.vocabulary, self.hidden),
+            "norm.weight": (self.hidden,),
+            **{f"layers.{n}.{name}": layer[name] for n in range(self.layers) for name in layer},
+        }
+
+    def rotary(self) -> Callable[[Any], tuple[Any, Any]]:
+        """What gives cosines and sines [tokens, width] of positions [tokens]."""
+        rope = self.config.get("rope_parameters") or self.config.get("rope_scaling") or {}
+        theta = rope.get("rope_theta") or self.config.get("rope_theta") or 10_000.0
+        kind = rope.get("rope_type") or rope.get("type") or "default"
+        if kind != "default" or rope.get("partial_rotary_factor", 1) != 1:
+            return self._other_rotary()
+        steps = torch.arange(0, self.width, 2, dtype=torch.int64).float() / self.width
+        frequencies = 1.0 / (theta**steps)
+
+        def turn(positions: Any) -> tuple[Any, Any]:
+            angles = (positions[:, None].float() * frequencies).repeat(1, 2)
+            return angles.cos(), angles.sin()
+
+        return turn
+
+    def _other_rotary(self) -> Callable[[Any], tuple[Any, Any]]:
+        # Imported here: transformers takes seconds, and plain positions do without it.
+        from transformers.models.llama.configuration_llama import LlamaConfig
+        from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+        rotary = LlamaRotaryEmbedding(LlamaConfig(**self.config))
+        like = torch.empty(0)
+
+        def turn(positions: Any) -> tuple[Any, Any]:
+            cos, sin = rotary(like, positions[None])
+            return cos[0], sin[0]
+
+        return turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +129,17 @@ class _Layer:
     down: Linear
 
     @classmethod
-    def of(cls, layer: Any) -> _Layer:
-        attention, mlp = layer.self_attn, layer.mlp
-        parts = [attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight]
+    def of(cls, take: Take, number: int) -> _Layer:
+        def weight(name: str) -> Any:
+            return take(f"layers.{number}.{name}.weight")
+
+        parts = [weight(f"self_attn.{name}_proj") for name in "qkv"]
+        both = [weight(f"mlp.{name}_proj") for name in ("gate", "up")]
         return cls(
-            Linear(torch.cat(parts) * layer.input_layernorm.weight),
-            Linear(attention.o_proj.weight),
-            Linear(
-                torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight])
-                * layer.post_attention_layernorm.weight
-            ),
-            Linear(mlp.down_proj.weight),
+            Linear(torch.cat(parts) * weight("input_layernorm")),
+            Linear(weight("self_attn.o_proj")),
+            Linear(torch.cat(both) * weight("post_attention_layernorm")),
+            Linear(weight("mlp.down_proj")),
         )
 
 
@@ -76,37 +170,18 @@ class _Queries:
 
 
 class LlamaBackbone:
-    """A `Backbone` made of a `LlamaModel`, whose layers it takes: the model is of no use after.
+    """A `Backbone` in float32 on CPU, of weights named as in transformers' `LlamaModel`."""
 
-    Float32 on CPU. `fits` says which models it can be made of.
-    """
-
-    @staticmethod
-    def fits(model: Any) -> bool:
-        """Whether the model is a plain Llama: no biases, SiLU."""
-        return (
-            type(model) is LlamaModel
-            and not model.config.attention_bias
-            and not model.config.mlp_bias
-            and model.config.hidden_act == "silu"
-        )
-
-    @torch.inference_mode()  # type: ignore[untyped-decorator, unused-ignore]
-    def __init__(self, model: Any) -> None:
-        config = model.config
-        self._embeddings = model.embed_tokens.weight
-        self._rotary = model.rotary_emb
-        self._norm = model.norm.weight
-        self._eps = float(config.rms_norm_eps)
-        self._heads = int(config.num_attention_heads)
-        self._key_heads = int(config.num_key_value_heads)
-        self._width = int(model.layers[0].self_attn.head_dim)
-        self._inner = int(config.intermediate_size)
-        self.layers: list[_Layer] = []
-        while len(model.layers):
+    def __init__(self, shape: LlamaShape, take: Take) -> None:
+        self._embeddings = take("embed_tokens.weight")
+        self._norm = take("norm.weight")
+        self._turn = shape.rotary()
+        self._eps = shape.eps
+        self._heads, self._key_heads = shape.heads, shape.key_heads
+        self._width, self._inner = shape.width, shape.inner
+        with torch.inference_mode():
             # One at a time, so that the weights are never in memory twice.
-            self.layers.append(_Layer.of(model.layers[0]))
-            del model.layers[0]
+            self.layers = [_Layer.of(take, number) for number in range(shape.layers)]
 
     def __call__(
         self,
@@ -121,7 +196,7 @@ class LlamaBackbone:
         tokens = [*tokens, *[tokens[-1]] * (-count % STEP)]
         positions = torch.arange(past, past + len(tokens)).clamp_(max=past + count - 1)
         states = self._embeddings[torch.tensor(tokens)]
-        every = _Queries.of(positions, *self._rotation(states, positions))
+        every = _Queries.of(positions, *self._rotation(positions))
         shape = (len(self.layers), self._key_heads, count, self._width)
         all_keys, all_values = torch.empty(shape), torch.empty(shape)
         for index, layer in enumerate(self.layers):
@@ -148,9 +223,9 @@ class LlamaBackbone:
             states.add_(layer.down(inner))
         return self._normed(states).mul_(self._norm), all_keys, all_values
 
-    def _rotation(self, states: Any, positions: Any) -> tuple[Any, Any]:
+    def _rotation(self, positions: Any) -> tuple[Any, Any]:
         """Cosines and signed sines [tokens, 1, 2, width / 2], for halves that change places."""
-        cos, sin = self._rotary(states, positions[None])
+        cos, sin = self._turn(positions)
         shape = (len(positions), 1, 2, self._width // 2)
         sign = torch.tensor([-1.0, 1.0])[:, None]
         return cos.view(shape), sin.view(shape) * sign

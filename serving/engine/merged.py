@@ -10,11 +10,11 @@ from pathlib import Path
 from routing.encoder import ENCODER_FOLDER, find_encoder
 from routing.errors import UnsupportedCheckpoint
 from routing.pointer import POINTER_FILE
-from serving.engine.checkpoint import load_weights
+from serving.engine.checkpoint import checked_source
 from serving.engine.contract import TOKENIZER_FILE, Contract
-from serving.engine.encoder import Embedder, load_encoder
+from serving.engine.encoder import Embedder, load_states
+from serving.engine.tensors import INDEX_FILE
 
-INDEX_FILE = "model.safetensors.index.json"
 _TOKENIZER_FILES = ("tokenizer_config.json", "chat_template.jinja")
 
 
@@ -36,7 +36,9 @@ def merged_folder(contract: Contract, base: Path | None) -> Path:
     folder = cache.expanduser() / "merged" / contract.manifest.version
     if (folder / "config.json").is_file():
         return folder
-    weights = load_weights(contract, base)
+    from serving.engine.whole import load_weights  # transformers takes seconds to import
+
+    weights = load_weights(contract, checked_source(contract, base))
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
@@ -61,4 +63,5 @@ def load_embedder(contract: Contract, base: Path | None) -> Embedder:
     reference = contract.manifest.encoder
     assert reference is not None
     folder = merged_folder(contract, base)
-    return Embedder(load_encoder(reference, folder), reference, folder)
+    states = load_states(reference, find_encoder(reference.name, folder))
+    return Embedder(states, reference, folder)

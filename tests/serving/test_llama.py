@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from copy import deepcopy
 from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaModel, Qwen3Config, Qwen3Model
+from transformers import LlamaConfig, LlamaModel, Qwen3Config
 
-from serving.engine.forward import Forward, TransformersBackbone, backbone_of
+from serving.engine.any_model import TransformersBackbone
+from serving.engine.forward import Forward
 from serving.engine.kv_cache import Node, Segment
-from serving.engine.llama import CHUNK, LlamaBackbone
+from serving.engine.llama import CHUNK, LlamaBackbone, LlamaShape
 
 SHAPES: list[dict[str, Any]] = [
     {"num_attention_heads": 6, "num_key_value_heads": 2, "num_hidden_layers": 3},
@@ -45,6 +46,10 @@ def llama(**shape: Any) -> Any:
     return model
 
 
+def backbone_of(model: Any) -> LlamaBackbone:
+    return LlamaBackbone(LlamaShape.of(model.config.to_dict()), model.state_dict().__getitem__)
+
+
 def ids(count: int, seed: int) -> list[int]:
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 101, (count,), generator=generator).tolist()
@@ -63,7 +68,7 @@ def path_of(forward: Forward, segments: Sequence[Sequence[int]]) -> list[Node]:
 @pytest.mark.parametrize("new", [1, 13, CHUNK, 2 * CHUNK + 5])
 def test_same_states_keys_and_values(shape: dict[str, Any], past: list[int], new: int) -> None:
     model = llama(**shape)
-    theirs = Forward(TransformersBackbone(deepcopy(model)))
+    theirs = Forward(TransformersBackbone(model))
     ours = Forward(backbone_of(model))
     segments = [ids(count, seed) for seed, count in enumerate(past)]
     tokens = ids(new, 99)
@@ -113,16 +118,25 @@ def test_a_pass_is_abandoned_between_layers() -> None:
     assert calls == 2
 
 
-def test_other_models_run_by_their_own_code() -> None:
+def test_what_it_fits() -> None:
     small: dict[str, Any] = {"vocab_size": 101, "hidden_size": 32, "intermediate_size": 40}
     heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "num_hidden_layers": 1}
-    qwen = Qwen3Model(Qwen3Config(**small, **heads))
-    biased = LlamaModel(LlamaConfig(**small, **heads, attention_bias=True))
-    gelu = LlamaModel(LlamaConfig(**small, **heads, hidden_act="gelu"))
-    for model in (qwen, biased, gelu):
-        assert isinstance(backbone_of(model), TransformersBackbone)
-    plain = LlamaModel(LlamaConfig(**small, **heads))
-    backbone = backbone_of(plain)
-    assert isinstance(backbone, LlamaBackbone)
-    assert len(backbone.layers) == 1
-    assert len(plain.layers) == 0
+    assert LlamaShape.fits(LlamaConfig(**small, **heads).to_dict())
+    assert not LlamaShape.fits(Qwen3Config(**small, **heads).to_dict())
+    for odd in ({"attention_bias": True}, {"mlp_bias": True}, {"hidden_act": "gelu"}):
+        assert not LlamaShape.fits(LlamaConfig(**small, **heads, **odd).to_dict())
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_weights_it_asks_for_are_the_models(shape: dict[str, Any]) -> None:
+    model = llama(**shape)
+    theirs = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
+    assert LlamaShape.of(model.config.to_dict()).tensors() == theirs
+
+
+def test_a_configuration_of_before_rope_parameters() -> None:
+    """As transformers 4 wrote it."""
+    old = {**llama(**SHAPES[0]).config.to_dict(), "rope_theta": 5000.0}
+    del old["rope_parameters"]
+    cos, _ = LlamaShape.of(old).rotary()(torch.tensor([1]))
+    assert cos[0, 1] == pytest.approx(math.cos(5000.0 ** (-2 / 16)))
