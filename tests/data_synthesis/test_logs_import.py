@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -17,14 +18,17 @@ from typing import Any
 import pytest
 from logs_files import dialogues, envelope, request, turns, write_log, write_tasks
 
-pytest.importorskip("presidio_analyzer", reason="Presidio is not installed (extra `logs`)")
-
 from data_synthesis.logs import importing
 from data_synthesis.logs.importing import import_logs
 from data_synthesis.logs.labelling import Abstain, Guess
 from data_synthesis.sources.stored import read_stored
 from routing.errors import InvalidRecord
 from routing.tasks import Route
+
+# Not imported to find out: every process that collects would wait for spaCy.
+pytestmark = pytest.mark.skipif(
+    find_spec("presidio_analyzer") is None, reason="Presidio is not installed (extra `logs`)"
+)
 
 PEM = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhk\nCANARY==\n-----END PRIVATE KEY-----"
 CANARIES = {

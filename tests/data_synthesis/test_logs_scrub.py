@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import re
 import string
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-pytest.importorskip("presidio_analyzer", reason="Presidio is not installed (extra `logs`)")
-
 from data_synthesis.logs.detect import KINDS, Detector, DetectorUnavailable, Span, merged
 from data_synthesis.logs.scrub import MARGIN, MAX_TEXT, Scrubber
 
+# Not imported to find out: every process that collects would wait for spaCy.
+pytestmark = pytest.mark.skipif(
+    find_spec("presidio_analyzer") is None, reason="Presidio is not installed (extra `logs`)"
+)
 PEM = (
     "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA7bq9\nxyz/+==\n-----END RSA PRIVATE KEY-----"
 )

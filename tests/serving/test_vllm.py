@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
-import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
+from forked import vllm_children
 from serving_fakes import FakeUpstream, config_for, serving
 from test_engine import ROUTES, difference, random_texts, say
 from test_generated import adopted
@@ -38,8 +38,10 @@ OPTIONS = {"enforce_eager": True}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def small_cache() -> None:
+def quick_children() -> Iterator[None]:
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+    with vllm_children():
+        yield
 
 
 def vllm_engine(checkpoint: TinyCheckpoint, **updates: Any) -> VllmEngine:
@@ -148,9 +150,8 @@ async def test_it_is_killed_under_load_and_comes_back(engine: VllmEngine) -> Non
 
         clients = [asyncio.create_task(client(number)) for number in range(16)]
         await asyncio.sleep(0.3)
-        for child in psutil.Process().children(recursive=True):
-            if "EngineCore" in child.name() or "EngineCore" in " ".join(child.cmdline()):
-                child.send_signal(signal.SIGKILL)
+        [core] = [each for each in multiprocessing.active_children() if "EngineCore" in each.name]
+        core.kill()
         answers = [each for found in await asyncio.gather(*clients) for each in found]
         assert answers == [200] * 96
         counts = (await server.http.get("/healthz")).json()["decisions"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +17,8 @@ from serving.engine.base import EngineError
 from serving.engine.vllm import in_process
 from serving.engine.vllm.in_process import InProcessReader, VllmSettings
 
-pytest.importorskip("vllm", reason="vLLM is not installed")
+# Not imported to find out: every process that collects would wait for it.
+pytestmark = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
 
 SETTINGS = VllmSettings(max_model_len=64, read_out="pointer", hang_s=0.3)
 
