@@ -14,6 +14,8 @@ BENCH ?=
 export PYTHON
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
+# Modules compiled once: without, every process of a run would compile them anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 INPUTS := pyproject.toml configs/constraints.txt scripts/install.sh scripts/base_model.py
 BIN := $(VENV)/bin

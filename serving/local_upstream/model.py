@@ -7,13 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, DynamicCache
-from transformers.utils import logging as transformers_logging
 
+from serving.engine.forward import Backbone
+from serving.engine.kv_cache import Node, Segment
+from serving.engine.linear import Linear
+from serving.engine.llama import LlamaBackbone, LlamaShape
+from serving.engine.plain import MODEL_PREFIX, read_config
+from serving.engine.tensors import TensorFiles
 from serving.local_upstream.protocol import Sampling
 
 PREFILL_TOKENS = 256
 """A prompt is read in pieces of this size, so that a cancelled one stops soon."""
+LOOSE = 16
+"""Pieces of keys and values at most; then they are made one, since each is copied in each layer."""
 
 
 class LanguageModel:
@@ -22,41 +28,76 @@ class LanguageModel:
     def __init__(self, folder: Path, threads: int) -> None:
         # OpenMP's thread count belongs to the thread that sets it.
         torch.set_num_threads(threads)
-        transformers_logging.disable_progress_bar()
-        self._model = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=torch.float32,
-            attn_implementation="sdpa",
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-        ).eval()
-        self.context = int(self._model.config.max_position_embeddings)
+        config = read_config(folder)
+        if LlamaShape.fits(config):
+            self._backbone, self._output = _plain(folder, LlamaShape.of(config))
+        else:
+            self._backbone, self._output, config = _by_transformers(folder)
+        self.context = int(config["max_position_embeddings"])
+        self._vocabulary = int(config["vocab_size"])
 
     @torch.inference_mode()  # type: ignore[untyped-decorator, unused-ignore]
     def generate(
         self, prompt: Sequence[int], sampling: Sampling, cancelled: Callable[[], bool]
     ) -> Iterator[int]:
         """Tokens after `prompt`, without end but for the context's; stops early once cancelled."""
-        cache = DynamicCache(config=self._model.config)
-        draw = _Draw(sampling, int(self._model.config.vocab_size))
+        path: list[Node] = []
+        draw = _Draw(sampling, self._vocabulary)
         rest = list(prompt)
         used = 0
         while used < self.context:
             piece, rest = rest[:PREFILL_TOKENS], rest[PREFILL_TOKENS:]
             if cancelled():
                 return
-            output = self._model(
-                input_ids=torch.tensor([piece]),
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
+            states, keys, values = self._backbone(path, piece, [len(piece) - 1], lambda: None)
+            path.append(Node(Segment(None, keys, values, None), None))
+            if len(path) > LOOSE:
+                path = [_joined(path)]
             used += len(piece)
             if not rest:
-                token = draw(output.logits[0, -1])
+                token = draw(self._output(states)[0])
                 yield token
                 rest = [token]
+
+
+def _plain(folder: Path, shape: LlamaShape) -> tuple[Backbone, Linear]:
+    files = TensorFiles(folder, [MODEL_PREFIX])
+    tied = shape.config.get("tie_word_embeddings")
+    output = "embed_tokens.weight" if tied else "lm_head.weight"
+    files.check({**shape.tensors(), output: (shape.vocabulary, shape.hidden)})
+    return LlamaBackbone(shape, files), Linear(files(output))
+
+
+def _by_transformers(folder: Path) -> tuple[Backbone, Linear, Any]:
+    # Imported here: that takes seconds, and the base that comes with Pointsman does without.
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging as transformers_logging
+
+    from serving.engine.any_model import TransformersBackbone
+
+    transformers_logging.disable_progress_bar()
+    model = AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=torch.float32,
+        attn_implementation="sdpa",
+        local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
+    )
+    model = model.eval().requires_grad_(False)
+    output = model.get_output_embeddings()
+    return (
+        TransformersBackbone(model.base_model),
+        Linear(output.weight, output.bias),
+        model.config.to_dict(),
+    )
+
+
+def _joined(path: Sequence[Node]) -> Node:
+    """One piece of many."""
+    keys = torch.cat([node.segment.keys for node in path], 2)
+    values = torch.cat([node.segment.values for node in path], 2)
+    return Node(Segment(None, keys, values, None), None)
 
 
 class _Draw:

@@ -9,13 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import tokenizers
-from transformers import AutoTokenizer
 
 from routing.conversation import Conversation, Role, Turn
 from routing.tokenizer import FileTokenizer
+from serving.local_upstream.template import chat_template
 
 MAX_PROMPT_TOKENS = 2048
 HEAD_SHARE = 0.6
@@ -32,9 +31,7 @@ class ChatPrompt:
         self.tokenizer = tokenizers.Tokenizer.from_file(str(path))
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
-        self._template: Any = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
+        self._render = chat_template(folder)
         self._max_tokens = max_tokens
         one = len(self._assemble([("user", [])]))
         two = len(self._assemble([("user", []), ("assistant", [])]))
@@ -81,12 +78,9 @@ class ChatPrompt:
             {"role": role, "content": f"\ue000{index}\ue001"}
             for index, (role, _) in enumerate(turns)
         ]
-        rendered = self._template.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True
-        )
         tokens: list[int] = []
         # Splitting by a group alternates between the template's own text and the texts' numbers.
-        for place, piece in enumerate(_MARK.split(rendered)):
+        for place, piece in enumerate(_MARK.split(self._render(messages))):
             if place % 2:
                 tokens += turns[int(piece)][1]
             elif piece:
