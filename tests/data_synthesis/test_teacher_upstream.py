@@ -24,7 +24,7 @@ def upstream(base_folder: Path) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "serving.local_upstream", "--port", str(port)]
-    process = subprocess.Popen([*command, "--base", str(base_folder)], cwd=ROOT)
+    process = subprocess.Popen([*command, "--base", str(base_folder), "--threads", "1"], cwd=ROOT)
     url = f"http://127.0.0.1:{port}"
     try:
         while not _ready(f"{url}/healthz"):

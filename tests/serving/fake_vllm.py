@@ -80,7 +80,8 @@ class FakeVllm:
         assert body["max_tokens"] == 1
         assert body["logprobs"] == len(body["logprob_token_ids"])
         with torch.inference_mode():
-            logits = self._model(torch.tensor([body["prompt"]])).logits[0, -1]
+            output = self._model(torch.tensor([body["prompt"]]), logits_to_keep=1)
+            logits = output.logits[0, -1]
         chances = logits.log_softmax(-1)
         found = {f"token_id:{token}": float(chances[token]) for token in body["logprob_token_ids"]}
         return web.json_response(
