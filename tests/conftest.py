@@ -17,10 +17,13 @@ import pytest
 from routing.tokenizer import FileTokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
-HEAVY = ("test_vllm.py", "test_distributed.py", "test_workers.py", "test_export.py")
-"""Files whose tests start processes that wait for each other: beside others they get slow many
-times over. The first begins the run, the rest follow at equal distances, so that they seldom meet
-and none is left alone at the end."""
+HEAVY = (
+    *("test_vllm.py", "test_training.py", "test_distributed.py"),
+    *("test_workers.py", "test_export.py"),
+)
+"""Files that take long, most because their processes wait for each other: beside their like they
+get slow many times over. The first begins the run, the rest follow at equal distances, so that they
+seldom meet and none is left alone at the end."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
