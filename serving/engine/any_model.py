@@ -12,6 +12,7 @@ import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
 from serving.engine.kv_cache import Node
+from serving.engine.mapped import empty
 
 
 class TransformersBackbone:
@@ -39,8 +40,11 @@ class TransformersBackbone:
             use_cache=True,
         )
         states = output.last_hidden_state[0, list(read)]
-        keys = torch.stack([each.keys[0] for each in layers])
-        return states, keys, torch.stack([each.values[0] for each in layers])
+        keys, values = (
+            torch.stack(parts, out=empty((len(parts), *parts[0].shape), parts[0].dtype))
+            for parts in ([x.keys[0] for x in layers], [x.values[0] for x in layers])
+        )
+        return states, keys, values
 
 
 class _PathLayer(DynamicLayer):

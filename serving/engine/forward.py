@@ -27,7 +27,8 @@ class Backbone(Protocol):
     ) -> tuple[Any, Any, Any]:
         """Final states [len(read), hidden], and the keys and values of `tokens`.
 
-        Keys and values are [layers, heads, tokens, head_dim]; `check` is called before each layer.
+        Keys and values are [layers, heads, tokens, head_dim] and own their memory; `check` is
+        called before each layer.
         """
         ...
 
@@ -52,8 +53,11 @@ class Forward:
         values are [layers, heads, tokens, head_dim] and own their memory.
         """
         states, keys, values = self._backbone(path, tokens, read, self._check)
+        states = states.float().numpy()
+        if len(cuts) == 1 and cuts[0] == len(tokens):
+            return states, [(keys, values)]
         starts = [0, *cuts]
-        return states.float().numpy(), [
+        return states, [
             (owned(keys[:, :, start:end]), owned(values[:, :, start:end]))
             for start, end in zip(starts, cuts, strict=False)
         ]

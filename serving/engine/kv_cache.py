@@ -33,7 +33,9 @@ class Segment:
     @property
     def nbytes(self) -> int:
         memo = 0 if self.memo is None else self.memo.nbytes
-        return int(self.keys.nbytes) + int(self.values.nbytes) + memo
+        # Of storage, which may be larger than the tensor in it.
+        stored = sum(int(each.untyped_storage().nbytes()) for each in (self.keys, self.values))
+        return stored + memo
 
 
 @dataclass(slots=True, eq=False)

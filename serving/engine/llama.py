@@ -18,6 +18,7 @@ import torch.nn.functional as F
 
 from serving.engine.kv_cache import Node
 from serving.engine.linear import STEP, Linear
+from serving.engine.mapped import empty
 from serving.engine.tensors import Take
 
 CHUNK = 256
@@ -198,7 +199,7 @@ class LlamaBackbone:
         states = self._embeddings[torch.tensor(tokens)]
         every = _Queries.of(positions, *self._rotation(positions))
         shape = (len(self.layers), self._key_heads, count, self._width)
-        all_keys, all_values = torch.empty(shape), torch.empty(shape)
+        all_keys, all_values = empty(shape), empty(shape)
         for index, layer in enumerate(self.layers):
             check()
             mixed = layer.qkv(self._normed(states)).view(len(tokens), -1, self._width)

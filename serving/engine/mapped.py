@@ -1,25 +1,79 @@
-"""Copies of tensors in memory that goes back to the system when they are dropped."""
+"""Memory of cached tensors, apart from the heap.
+
+They come and go in all sizes and at any time, and among what else a process allocates would leave
+holes that nothing fits. Here each lies in a mapping of its own, of one of few sizes; some that were
+let go are kept for the next, because a new mapping costs a page fault every 4 KiB.
+"""
 
 from __future__ import annotations
 
 import math
 import mmap
+import threading
+import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 LEAST_MAPPED = 256 * 2**10
 """Bytes; what is smaller lies on the heap: a process may have some 65,000 mappings."""
+SPARE = 16 * 2**20
+"""Bytes of mappings kept for the next, at most."""
+STEPS = 8
+"""Sizes between a power of two and the next: at most an eighth of a mapping is not used."""
+
+
+class Mappings:
+    """Private mappings, used again. Thread-safe."""
+
+    def __init__(self, spare: int = SPARE) -> None:
+        self.spare_bytes = 0
+        self._most_spare = spare
+        self._spare: list[mmap.mmap] = []
+        # Re-entrant: the collector may drop a tensor, and so give back, while one is taken.
+        self._lock = threading.RLock()
+
+    def take(self, nbytes: int) -> memoryview:
+        """Memory of at least `nbytes`, of any content; given back when nothing refers to it."""
+        size = _size(nbytes)
+        with self._lock:
+            found = next((n for n, each in enumerate(self._spare) if len(each) == size), None)
+            if found is None:
+                block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            else:
+                block = self._spare.pop(found)
+                self.spare_bytes -= size
+        view = memoryview(block)
+        weakref.finalize(view, self._give, block).atexit = False
+        return view
+
+    def _give(self, block: mmap.mmap) -> None:
+        with self._lock:
+            self._spare.append(block)
+            self.spare_bytes += len(block)
+            while self.spare_bytes > self._most_spare:
+                self.spare_bytes -= len(self._spare.pop(0))
+
+
+_mappings = Mappings()
+
+
+def empty(shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Any:
+    """A contiguous tensor on CPU whose content is not set."""
+    count = math.prod(shape)
+    nbytes = count * dtype.itemsize
+    if nbytes < LEAST_MAPPED:
+        return torch.empty(tuple(shape), dtype=dtype)
+    whole = torch.frombuffer(_mappings.take(nbytes), dtype=dtype)
+    return whole[:count].view(tuple(shape))
 
 
 def owned(piece: Any) -> Any:
-    """A contiguous copy of a tensor on CPU: a view would keep the whole alive.
+    """A contiguous copy: a view would keep the whole alive."""
+    return empty(piece.shape, piece.dtype).copy_(piece)
 
-    A large one is a mapping of its own. Those of a cache come and go in all sizes and at any time,
-    and on the heap would leave holes that nothing fits.
-    """
-    if piece.nbytes < LEAST_MAPPED:
-        return piece.clone(memory_format=torch.contiguous_format)
-    memory = mmap.mmap(-1, piece.nbytes)
-    flat = torch.frombuffer(memory, dtype=piece.dtype, count=math.prod(piece.shape))
-    return flat.view(piece.shape).copy_(piece)
+
+def _size(nbytes: int) -> int:
+    step = max(mmap.PAGESIZE, 1 << (nbytes.bit_length() - 1 - (STEPS.bit_length() - 1)))
+    return -(-nbytes // step) * step
