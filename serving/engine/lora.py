@@ -17,27 +17,20 @@ from serving.engine.tensors import Take
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
 A, B, WEIGHT = ".lora_A.weight", ".lora_B.weight", ".weight"
-PLAIN: dict[str, Any] = {
-    "peft_type": "LORA",
-    "bias": "none",
-    "fan_in_fan_out": False,
-    "use_dora": False,
-    "use_qalora": False,
-    "use_bdlora": None,
-    "lora_bias": False,
-    "modules_to_save": None,
-    "layers_to_transform": None,
-    "layer_replication": None,
-    "rank_pattern": {},
-    "alpha_pattern": {},
-    "target_parameters": None,
-    "trainable_token_indices": None,
-    "alora_invocation_tokens": None,
-    "exclude_modules": None,
-    "arrow_config": None,
-    "velora_config": None,
+READ = {"r", "lora_alpha", "use_rslora", "target_modules"}
+WITHOUT_EFFECT = {
+    *("auto_mapping", "base_model_name_or_path", "inference_mode", "lora_dropout", "revision"),
+    *("ensure_weight_tying", "layers_pattern", "megatron_core", "peft_version", "task_type"),
+    "qalora_group_size",
 }
-"""What PEFT says of an adapter that is two matrices beside each of its linear layers."""
+"""Of what PEFT says of an adapter, what does not change its weights when it is merged."""
+PLAIN: dict[str, tuple[Any, ...]] = {
+    "peft_type": ("LORA",),
+    "bias": ("none",),
+    # Other ways to begin change the base as well.
+    "init_lora_weights": (True, False, "gaussian"),
+}
+"""What must be one of these; whatever is not named here must be empty, or PEFT merges it."""
 
 
 class LoraAdapter:
@@ -55,8 +48,14 @@ class LoraAdapter:
             targets = config["target_modules"]
         except (OSError, ValueError, KeyError, TypeError):
             return False  # PEFT says what is wrong
-        plain = all(config.get(name, value) in (value, None) for name, value in PLAIN.items())
-        return plain and isinstance(targets, list) and not {"embed_tokens", "lm_head"} & {*targets}
+        rest = config.keys() - READ - WITHOUT_EFFECT - PLAIN.keys()
+        return (
+            all(config.get(name, some[0]) in some for name, some in PLAIN.items())
+            and not any(config[name] for name in rest)
+            and isinstance(targets, list)
+            and {"r", "lora_alpha"} <= config.keys()
+            and not {"embed_tokens", "lm_head"} & {*targets}
+        )
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -164,8 +164,25 @@ def test_an_adapter_that_is_not_finite_is_refused(adapter: TinyCheckpoint) -> No
         model.backbone()
 
 
-def test_adapters_of_other_kinds_are_left_to_peft(adapter: TinyCheckpoint) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"use_dora": True},
+        {"init_lora_weights": "pissa"},
+        {"target_modules": "all-linear"},
+        {"target_modules": ["q_proj", "lm_head"]},
+        {"bias": "all"},
+        {"peft_type": "LOHA"},
+        {"not_known_yet": {"kind": 1}},
+    ],
+)
+def test_only_plain_lora_is_merged_here(adapter: TinyCheckpoint, changes: dict[str, Any]) -> None:
     assert LoraAdapter.fits(adapter.folder)
+    edit_adapter(adapter.folder, **changes)
+    assert not LoraAdapter.fits(adapter.folder)
+
+
+def test_adapters_of_other_kinds_are_left_to_peft(adapter: TinyCheckpoint) -> None:
     edit_adapter(adapter.folder, rank_pattern={"q_proj": 4})
     assert not LoraAdapter.fits(adapter.folder)
     contract = read_contract(adapter.folder)
