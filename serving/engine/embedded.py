@@ -31,10 +31,14 @@ from serving.engine.base import (
 )
 from serving.engine.checkpoint import load_model
 from serving.engine.contract import read_contract
+from serving.engine.heap import trim
 from serving.engine.prefixes import PrefixMemo
 from serving.engine.scorer import Scorer
 
 R = TypeVar("R")
+
+TRIM_EVERY = 1000
+"""Decisions between two looks for memory to give back, of a few milliseconds each."""
 
 
 class EmbeddedEngine:
@@ -71,6 +75,7 @@ class EmbeddedEngine:
         self._submitted: set[Future[Decision]] = set()
         self._scorer: Scorer | None = None
         self._queue_seconds = 0.0
+        self._until_trim = TRIM_EVERY
 
     def facts(self) -> EngineFacts:
         return self._facts
@@ -143,6 +148,7 @@ class EmbeddedEngine:
         )
         scorer.decide(WARM_UP_ROUTES, WARM_UP)
         scorer.forget()
+        trim()  # what loading left behind
         self._scorer = scorer
 
     def _decide(
@@ -151,6 +157,10 @@ class EmbeddedEngine:
         self._queue_seconds += time.perf_counter() - asked
         if self._scorer is None:
             raise EngineError("the engine has not been started")
+        self._until_trim -= 1
+        if self._until_trim < 0:
+            self._until_trim = TRIM_EVERY
+            trim()
         return self._scorer.decide(routes, conversation)
 
     async def _outcome(self, future: Future[R]) -> R:
