@@ -31,9 +31,7 @@ from serving.api import (
     models,
     provider_keys,
     router_admin,
-    router_schemas,
     routing,
-    schemas,
 )
 from serving.api.application import Application
 from serving.api.departure import Drain
@@ -182,15 +180,7 @@ def create_app(
     for module in ROUTES:
         app.include_router(module.routes)
     errors.install(app)
-    _describe(app)
     return app
-
-
-def _describe(app: FastAPI) -> None:
-    """Add to the OpenAPI document what bodies refer to."""
-    document = app.openapi()
-    known = document.setdefault("components", {}).setdefault("schemas", {})
-    known.update(schemas.components() | router_schemas.components())
 
 
 def from_environment() -> FastAPI:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
 import shutil
 from pathlib import Path
@@ -12,9 +13,15 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import httpx._transports.default
+import httpx2._transports.default
 import pytest
 
 from routing.tokenizer import FileTokenizer
+
+# Every client would read all authorities' certificates anew, for 45 ms; none of them speaks TLS.
+for module in (httpx._transports.default, httpx2._transports.default):
+    module.create_ssl_context = functools.cache(module.create_ssl_context)
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = (

@@ -8,6 +8,7 @@ that the server does for it.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.requests import Request
@@ -15,7 +16,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from serving.access.gate import Gate
-from serving.api import completions, embeddings, routing
+from serving.api import completions, embeddings, router_schemas, routing, schemas
 from serving.api.errors import api_error
 from serving.api.record import RequestRecorder, record_of
 from serving.api.turn_away import turn_away
@@ -36,6 +37,14 @@ class Application(FastAPI):
 
     recorder: RequestRecorder | None = None
     gate: Gate
+
+    def openapi(self) -> dict[str, Any]:
+        """The document, with what bodies refer to; made when it is first asked for."""
+        if self.openapi_schema is None:
+            known = super().openapi().setdefault("components", {}).setdefault("schemas", {})
+            known.update(schemas.components() | router_schemas.components())
+        assert self.openapi_schema is not None
+        return self.openapi_schema
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and self.recorder is not None:
