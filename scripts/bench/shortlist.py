@@ -76,8 +76,9 @@ async def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
     layout = Layout(contract.tokenizer, budget, identifiers, version=manifest.layout_version)
     wide = dataclasses.replace(contract, layout=layout)
 
-    def scorer() -> Scorer:
-        return Scorer(wide, model, PrefixMemo(layout), cache_bytes=2 * 2**30)
+    def plain() -> _Plain:
+        prefixes = PrefixMemo(layout)
+        return _Plain(Scorer(wide, model, prefixes, cache_bytes=2 * 2**30), prefixes)
 
     rows: list[dict[str, Any]] = []
     for count in arguments.counts:
@@ -86,7 +87,7 @@ async def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
         names = {route.name for route in offered}
         chosen = [each for each in asked if each[1] in names][: arguments.decisions]
         for kind in ("all", "shortlist"):
-            engine: Any = _Plain(scorer())
+            engine: Any = plain()
             if kind == "shortlist":
                 engine = ShortlistingEngine(engine, lambda: embed)
             row = {"routes": count, "read": kind, **await _decide_all(engine, offered, chosen)}
@@ -98,8 +99,12 @@ async def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
 class _Plain:
     """A scorer as an engine: what the shortlist stands around."""
 
-    def __init__(self, scorer: Any) -> None:
+    def __init__(self, scorer: Any, prefixes: Any) -> None:
         self._scorer = scorer
+        self._prefixes = prefixes
+
+    def check_routes(self, routes: Sequence[Route]) -> None:
+        self._prefixes(routes)
 
     async def decide(self, routes: Sequence[Route], conversation: Conversation) -> Any:
         return self._scorer.decide(routes, conversation)
