@@ -89,6 +89,12 @@ class LlamaShape:
             **{f"layers.{n}.{name}": layer[name] for n in range(self.layers) for name in layer},
         }
 
+    @property
+    def output(self) -> str:
+        """Name of the output projection's weights, [vocabulary, hidden]."""
+        tied = self.config.get("tie_word_embeddings")
+        return "embed_tokens.weight" if tied else "lm_head.weight"
+
     def rotary(self) -> Callable[[Any], tuple[Any, Any]]:
         """What gives cosines and sines [tokens, width] of positions [tokens]."""
         rope = self.config.get("rope_parameters") or self.config.get("rope_scaling") or {}

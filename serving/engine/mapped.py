@@ -11,6 +11,7 @@ import math
 import mmap
 import threading
 import weakref
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,32 +29,44 @@ class Mappings:
     """Private mappings, used again. Thread-safe."""
 
     def __init__(self, spare: int = SPARE) -> None:
-        self.spare_bytes = 0
         self._most_spare = spare
         self._spare: list[mmap.mmap] = []
-        # Re-entrant: the collector may drop a tensor, and so give back, while one is taken.
-        self._lock = threading.RLock()
+        self._returned: deque[mmap.mmap] = deque()
+        self._lock = threading.Lock()
+
+    @property
+    def spare_bytes(self) -> int:
+        """Of what is kept for the next."""
+        return sum(map(len, (*self._spare, *self._returned)))
 
     def take(self, nbytes: int) -> memoryview:
         """Memory of at least `nbytes`, of any content; given back when nothing refers to it."""
         size = _size(nbytes)
         with self._lock:
+            self._settle()
             found = next((n for n, each in enumerate(self._spare) if len(each) == size), None)
-            if found is None:
-                block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-            else:
-                block = self._spare.pop(found)
-                self.spare_bytes -= size
+            block = None if found is None else self._spare.pop(found)
+        if block is None:
+            block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         view = memoryview(block)
         weakref.finalize(view, self._give, block).atexit = False
         return view
 
     def _give(self, block: mmap.mmap) -> None:
-        with self._lock:
-            self._spare.append(block)
-            self.spare_bytes += len(block)
-            while self.spare_bytes > self._most_spare:
-                self.spare_bytes -= len(self._spare.pop(0))
+        self._returned.append(block)
+        # The collector may come here from within `take`, which holds the lock: the next settles it.
+        if self._lock.acquire(blocking=False):
+            try:
+                self._settle()
+            finally:
+                self._lock.release()
+
+    def _settle(self) -> None:
+        while self._returned:
+            self._spare.append(self._returned.popleft())
+        spare = sum(map(len, self._spare))
+        while spare > self._most_spare:
+            spare -= len(self._spare.pop(0))
 
 
 _mappings = Mappings()

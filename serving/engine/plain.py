@@ -94,11 +94,9 @@ class PlainModel:
 
     def output_rows(self, tokens: Sequence[int]) -> Any:
         """Rows [tokens, hidden] of the output projection, which has no bias and no adapter."""
-        tied = bool(self.shape.config.get("tie_word_embeddings"))
-        name = "embed_tokens.weight" if tied else "lm_head.weight"
-        if not tied:
-            self.files.check({name: (self.shape.vocabulary, self.shape.hidden)})
-        return self.files(name)[list(tokens)]
+        shape = self.shape
+        self.files.check({shape.output: (shape.vocabulary, shape.hidden)})
+        return self.files(shape.output)[list(tokens)]
 
 
 def plain_encoder(reference: EncoderRef, folder: Path) -> tuple[BertShape, TensorFiles] | None:

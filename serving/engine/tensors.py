@@ -16,7 +16,7 @@ INDEX_FILE = "model.safetensors.index.json"
 WEIGHTS_FILE = "model.safetensors"
 
 Take = Callable[[str], Any]
-"""A tensor by its name, in float32; each is taken once at most."""
+"""A tensor by its name, in float32."""
 
 
 class TensorFiles:

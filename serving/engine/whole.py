@@ -36,7 +36,7 @@ def load_weights(contract: Contract, source: Path) -> Weights:
     Raises UnsupportedCheckpoint for files missing or changed and sizes that do not fit each other.
     """
     folder, manifest = contract.folder, contract.manifest
-    model = _load_causal(source, manifest.base.layers if source != folder else None)
+    model = load_causal(source, manifest.base.layers if source != folder else None)
     encoder = None
     if manifest.encoder is not None:
         # Where training had it, so that an adapter finds it.
@@ -88,7 +88,8 @@ def load_encoder(reference: EncoderRef, folder: Path) -> Any:
     return model.eval()
 
 
-def _load_causal(source: Path, layers: int | None) -> Any:
+def load_causal(source: Path, layers: int | None = None) -> Any:
+    """The causal model in `source`, its first `layers`; raises UnsupportedCheckpoint."""
     transformers_logging.disable_progress_bar()
     shape: dict[str, int] = {}
     if layers is not None:

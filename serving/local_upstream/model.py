@@ -62,35 +62,19 @@ class LanguageModel:
 
 def _plain(folder: Path, shape: LlamaShape) -> tuple[Backbone, Linear]:
     files = TensorFiles(folder, [MODEL_PREFIX])
-    tied = shape.config.get("tie_word_embeddings")
-    output = "embed_tokens.weight" if tied else "lm_head.weight"
-    files.check({**shape.tensors(), output: (shape.vocabulary, shape.hidden)})
-    return LlamaBackbone(shape, files), Linear(files(output))
+    files.check({**shape.tensors(), shape.output: (shape.vocabulary, shape.hidden)})
+    return LlamaBackbone(shape, files), Linear(files(shape.output))
 
 
 def _by_transformers(folder: Path) -> tuple[Backbone, Linear, Any]:
     # Imported here: that takes seconds, and the base that comes with Pointsman does without.
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging as transformers_logging
-
     from serving.engine.any_model import TransformersBackbone
+    from serving.engine.whole import load_causal
 
-    transformers_logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype=torch.float32,
-        attn_implementation="sdpa",
-        local_files_only=True,
-        trust_remote_code=False,
-        use_safetensors=True,
-    )
-    model = model.eval().requires_grad_(False)
+    model = load_causal(folder).requires_grad_(False)
     output = model.get_output_embeddings()
-    return (
-        TransformersBackbone(model.base_model),
-        Linear(output.weight, output.bias),
-        model.config.to_dict(),
-    )
+    projection = Linear(output.weight, output.bias)
+    return TransformersBackbone(model.base_model), projection, model.config.to_dict()
 
 
 def _joined(path: Sequence[Node]) -> Node:
