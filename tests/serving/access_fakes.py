@@ -18,10 +18,6 @@ PRICE = {"input": 1_000_000, "output": 2_000_000}
 """US dollars per million tokens: one a token of a prompt, two of an answer."""
 
 
-PATIENT = {"first_byte_s": 20, "idle_s": 20, "total_s": 40, "decision_timeout_ms": 10_000}
-"""Limits for tests of other things, on a machine that may be busy."""
-
-
 def bearer(key: str) -> dict[str, str]:
     return {"authorization": f"Bearer {key}"}
 
@@ -76,7 +72,7 @@ async def keyed(
         listen={"host": host},
         storage={"url": url, "timeout_s": 5},
         access={"refresh_s": 0.05, **(access or {})},
-        **{"limits": PATIENT, **update},
+        **update,
     )
     known = {
         "POINTSMAN_ADMIN_KEY": ADMIN,

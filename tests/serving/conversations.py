@@ -12,8 +12,6 @@ PATHS = {
 TOOL = {"type": "object", "properties": {"at": {"type": "string"}}}
 REMINDER = "<system-reminder>\nYour todo list is empty.\n</system-reminder>"
 PICTURE = "aGVsbG8="
-PATIENT = {"decision_timeout_ms": 5000, "first_byte_s": 10, "idle_s": 10, "total_s": 20}
-"""Limits for tests about which model is asked: a busy machine must not change that."""
 
 
 class Talk:

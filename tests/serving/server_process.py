@@ -100,8 +100,6 @@ async def server_process(
     """The configuration of `config_for`, served until the block ends."""
     port = free_port("127.0.0.1")
     update["listen"] = {"port": port, **update.get("listen", {})}
-    limits = {"idle_s": 60, "first_byte_s": 60, "total_s": 60, "decision_timeout_ms": 5000}
-    update["limits"] = limits | update.get("limits", {})
     config = config_for(upstream, **update)
     path = folder / "serve.yaml"
     path.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude_defaults=True)))

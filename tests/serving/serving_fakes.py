@@ -27,6 +27,16 @@ __all__ = ["Behaviour", "FakeEngine", "FakeUpstream"]
 Script = Callable[[Sequence[Route], Conversation], Awaitable[Any]]
 KEY = "sk-owner-secret-123"
 KEY_ENV = "TEST_PROVIDER_KEY"
+PATIENT = {
+    "decision_timeout_ms": 10_000,
+    "connect_s": 10,
+    "first_byte_s": 20,
+    "idle_s": 20,
+    "total_s": 40,
+}
+"""Time limits that a machine which stands still for seconds does not reach."""
+BRIEF = {"decision_timeout_ms": 150, "first_byte_s": 0.4, "idle_s": 0.4}
+"""Where they are reached on purpose."""
 
 
 async def by_name(routes: Sequence[Route], conversation: Conversation) -> Decision:
@@ -126,13 +136,7 @@ def config_for(upstream: FakeUpstream, **update: Any) -> ServerConfig:
                 "fallback_models": ["p/fall-1", "p/fall-2"],
             }
         ],
-        "limits": {
-            "decision_timeout_ms": 150,
-            "connect_s": 1,
-            "first_byte_s": 0.4,
-            "idle_s": 0.4,
-            "total_s": 5,
-        },
+        "limits": PATIENT,
     }
     limits = raw["limits"] | update.pop("limits", {})
     providers = raw["providers"] | update.pop("providers", {})
@@ -201,7 +205,7 @@ async def serving(
     task = asyncio.create_task(server.serve())
     url = f"http://127.0.0.1:{port}"
     try:
-        async with httpx.AsyncClient(base_url=url, timeout=10) as http:
+        async with httpx.AsyncClient(base_url=url, timeout=60) as http:
             await until_answers(url + ("/readyz" if wait_ready else "/healthz"))
             yield Running(url, http, engine, upstream, app)
     finally:

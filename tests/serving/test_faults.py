@@ -9,7 +9,16 @@ from typing import Any
 
 import orjson
 import pytest
-from serving_fakes import Behaviour, FakeEngine, FakeUpstream, Running, config_for, serving, task
+from serving_fakes import (
+    BRIEF,
+    Behaviour,
+    FakeEngine,
+    FakeUpstream,
+    Running,
+    config_for,
+    serving,
+    task,
+)
 
 PATHS = {
     "chat": "/v1/chat/completions",
@@ -47,6 +56,8 @@ MIDWAY = {
     "early_end": Behaviour("ended_early", text="one two three four", after=3),
     "error": Behaviour("error_midway", text="one two three four", after=3),
 }
+HANGING = pytest.mark.parametrize("hanging", [False, True], ids=["others", "hanging"])
+"""Apart, so that the time limits that end what hangs cannot end something else."""
 
 
 @pytest.fixture(params=["p", "a"], ids=["openai-upstream", "anthropic-upstream"])
@@ -67,8 +78,12 @@ def config(upstream: FakeUpstream, provider: str, **update: Any) -> Any:
             "fallback_models": ["p/last"],
         }
     ]
-    limits = {"first_byte_s": 0.25, "idle_s": 0.25, **update.pop("limits", {})}
-    return config_for(upstream, routers=routers, limits=limits, **update)
+    return config_for(upstream, routers=routers, **update)
+
+
+def some(faults: dict[str, Behaviour], hanging: bool) -> dict[str, Behaviour]:
+    """Those that hang, or those that do not."""
+    return {label: how for label, how in faults.items() if (how.kind == "hang") == hanging}
 
 
 async def nothing_is_left(server: Running, tasks: int) -> None:
@@ -83,17 +98,16 @@ async def nothing_is_left(server: Running, tasks: int) -> None:
     assert not session.connector._acquired
 
 
+@HANGING
 async def test_a_fault_before_the_answer_is_invisible(
-    upstream: FakeUpstream, provider: str, protocol: str
+    upstream: FakeUpstream, provider: str, protocol: str, hanging: bool
 ):
-    breaker = {"failures": 1000}
-    async with serving(
-        config(upstream, provider, breaker=breaker), FakeEngine(), upstream
-    ) as server:
+    update = {"breaker": {"failures": 1000}, "limits": BRIEF if hanging else {}}
+    async with serving(config(upstream, provider, **update), FakeEngine(), upstream) as server:
         await server.ask(PATHS[protocol])
         tasks = len(asyncio.all_tasks())
         for stream, faults in ((False, BEFORE | WHOLE_ONLY), (True, BEFORE | STREAM_ONLY)):
-            for label, behaviour in faults.items():
+            for label, behaviour in some(faults, hanging).items():
                 upstream.models["bad"] = behaviour
                 response = await server.ask(PATHS[protocol], stream=stream)
                 seen = response.headers["x-pointsman-attempts"]
@@ -104,14 +118,17 @@ async def test_a_fault_before_the_answer_is_invisible(
         await nothing_is_left(server, tasks)
 
 
+@HANGING
 async def test_a_fault_midway_is_told_and_no_end_is_made_up(
-    upstream: FakeUpstream, provider: str, protocol: str
+    upstream: FakeUpstream, provider: str, protocol: str, hanging: bool
 ):
-    async with serving(config(upstream, provider), FakeEngine(), upstream) as server:
+    limits = BRIEF if hanging else {}
+    async with serving(config(upstream, provider, limits=limits), FakeEngine(), upstream) as server:
         await server.ask(PATHS[protocol], stream=True)
         tasks = len(asyncio.all_tasks())
         asked = len(upstream.asked)
-        for label, behaviour in MIDWAY.items():
+        faults = some(MIDWAY, hanging)
+        for label, behaviour in faults.items():
             upstream.models["bad"] = behaviour
             response = await server.ask(PATHS[protocol], stream=True)
             assert response.status_code == 200
@@ -124,7 +141,7 @@ async def test_a_fault_midway_is_told_and_no_end_is_made_up(
             assert told.get("error") or told.get("type") == "error", (label, told)
             if protocol != "chat" and label != "error":
                 assert last.startswith("event: error"), label
-        assert len(upstream.asked) == asked + len(MIDWAY)  # none was tried elsewhere
+        assert len(upstream.asked) == asked + len(faults)  # none was tried elsewhere
         await nothing_is_left(server, tasks)
 
 
@@ -168,8 +185,7 @@ async def test_if_all_fail_the_error_has_the_clients_shape(
 async def test_a_client_that_leaves_is_followed_to_the_upstream(
     upstream: FakeUpstream, provider: str, protocol: str
 ):
-    limits = {"first_byte_s": 30, "idle_s": 30}
-    async with serving(config(upstream, provider, limits=limits), FakeEngine(), upstream) as server:
+    async with serving(config(upstream, provider), FakeEngine(), upstream) as server:
         await server.ask(PATHS[protocol])
         tasks = len(asyncio.all_tasks())
         for stream, after in ((False, 0), (True, 0), (True, 3)):

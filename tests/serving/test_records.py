@@ -244,7 +244,7 @@ async def test_a_caller_sees_its_tenant_s_records_and_an_admin_all(
 
 async def test_a_client_that_leaves_is_recorded(upstream: FakeUpstream, database: str):
     upstream.models["code-1"] = Behaviour("hang", after=0)
-    async with recording(upstream, database, limits={"first_byte_s": 5}) as server:
+    async with recording(upstream, database) as server:
         asking = asyncio.create_task(server.chat("coding please"))
         await server.engine.was_asked.wait()
         await until(lambda: bool(upstream.asked))

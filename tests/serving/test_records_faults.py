@@ -26,9 +26,6 @@ from scripts.postgres_server import Postgres
 from serving.records import writer
 from serving.records.queue import RecordQueue
 
-PATIENT = {"first_byte_s": 30, "idle_s": 30, "total_s": 60, "decision_timeout_ms": 10_000}
-"""What is tested here is the database's faults alone."""
-
 
 @contextlib.asynccontextmanager
 async def load(http: httpx.AsyncClient, traces: list[str]) -> AsyncIterator[None]:
@@ -81,7 +78,7 @@ async def test_a_database_that_goes_away_loses_no_record(
 ):
     traces: list[str] = []
     url = await postgres.new_database()
-    async with recording(upstream, url, limits=PATIENT) as server:
+    async with recording(upstream, url) as server:
         async with load(server.http, traces):
             await more(traces)
             if fault == "kill":
@@ -113,7 +110,7 @@ async def test_beyond_the_queue_records_are_dropped_and_counted(
 ):
     traces: list[str] = []
     url = await postgres.new_database()
-    async with recording(upstream, url, records={"queue": 20}, limits=PATIENT) as server:
+    async with recording(upstream, url, records={"queue": 20}) as server:
         postgres.kill()
         try:
             async with load(server.http, traces):

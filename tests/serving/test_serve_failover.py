@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import orjson
 import pytest
 from serving_fakes import (
+    BRIEF,
     KEY,
     Behaviour,
     FakeEngine,
@@ -34,16 +36,25 @@ FAULTS = {
 }
 
 
+@pytest.fixture
+async def brief(upstream: FakeUpstream) -> AsyncIterator[Running]:
+    """A server that waits for nothing that hangs."""
+    async with serving(config_for(upstream, limits=BRIEF), FakeEngine(), upstream) as running:
+        yield running
+
+
 @pytest.mark.parametrize("label", FAULTS)
-async def test_the_next_model_answers(server: Running, label: str):
-    server.upstream.models["code-1"] = FAULTS[label]
-    for stream in (False, True):
-        response = await server.chat("coding please", stream=stream)
-        assert response.status_code == 200
-        assert "Hello" in response.text
-        assert response.headers["x-pointsman-model"] == "p/code-2"
-        assert response.headers["x-pointsman-attempts"] == f"p/code-1={label}, p/code-2=200"
-    assert server.upstream.asked == ["code-1", "code-2"] * 2
+async def test_the_next_model_answers(upstream: FakeUpstream, label: str):
+    upstream.models["code-1"] = FAULTS[label]
+    config = config_for(upstream, limits=BRIEF if label == "timeout" else {})
+    async with serving(config, FakeEngine(), upstream) as server:
+        for stream in (False, True):
+            response = await server.chat("coding please", stream=stream)
+            assert response.status_code == 200
+            assert "Hello" in response.text
+            assert response.headers["x-pointsman-model"] == "p/code-2"
+            assert response.headers["x-pointsman-attempts"] == f"p/code-1={label}, p/code-2=200"
+    assert upstream.asked == ["code-1", "code-2"] * 2
 
 
 async def test_faults_before_the_first_event_fall_over(server: Running):
@@ -124,10 +135,10 @@ async def test_an_upstreams_page_becomes_an_error_in_openais_shape(server: Runni
     [(Behaviour("hang", after=0), 504), (Behaviour("html"), 502), (Behaviour("error", 401), 502)],
 )
 async def test_without_an_upstream_error_fit_to_tell_the_server_gives_its_own(
-    server: Running, behaviour: Behaviour, status: int
+    brief: Running, behaviour: Behaviour, status: int
 ):
-    server.upstream.models["m"] = behaviour
-    response = await server.chat(model="p/m")
+    brief.upstream.models["m"] = behaviour
+    response = await brief.chat(model="p/m")
     assert response.status_code == status
     assert response.json()["error"]["type"] == "upstream_error"
 
@@ -142,9 +153,9 @@ async def test_a_key_in_an_upstreams_error_does_not_reach_the_client(server: Run
 
 
 @pytest.mark.parametrize("kind", ["cut", "hang"])
-async def test_a_stream_that_breaks_ends_with_an_error_and_no_done(server: Running, kind: str):
-    server.upstream.models["code-1"] = Behaviour(kind, text="one two three", after=2)
-    response = await server.chat("coding please", stream=True)
+async def test_a_stream_that_breaks_ends_with_an_error_and_no_done(brief: Running, kind: str):
+    brief.upstream.models["code-1"] = Behaviour(kind, text="one two three", after=2)
+    response = await brief.chat("coding please", stream=True)
     events = [line for line in response.text.split("\n\n") if line]
     assert response.status_code == 200
     assert "[DONE]" not in response.text
@@ -153,7 +164,7 @@ async def test_a_stream_that_breaks_ends_with_an_error_and_no_done(server: Runni
     error = orjson.loads(events[-1].removeprefix("data: "))["error"]
     assert error["type"] == "upstream_error"
     assert len(events) == 3
-    assert server.upstream.asked == ["code-1"]
+    assert brief.upstream.asked == ["code-1"]
 
 
 async def test_the_whole_requests_time_limit_bounds_all_attempts(upstream: FakeUpstream):
@@ -172,8 +183,7 @@ async def test_a_client_that_leaves_takes_the_upstream_call_with_it(
     upstream: FakeUpstream, stream: bool, after: int
 ):
     upstream.models["code-1"] = Behaviour("hang", after=after)
-    limits = {"first_byte_s": 30, "idle_s": 30, "total_s": 60}
-    async with serving(config_for(upstream, limits=limits), FakeEngine(), upstream) as server:
+    async with serving(config_for(upstream), FakeEngine(), upstream) as server:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.3):
                 await server.chat("coding please", stream=stream)

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from conversations import PATIENT, Talk
+from conversations import Talk
 from serving_fakes import FakeEngine, FakeUpstream, Running, config_for, serving, task
 from structlog.testing import capture_logs
 from test_metrics import scrape
@@ -41,7 +41,6 @@ def config(provider: CachingProvider, upstream: FakeUpstream, **update: Any) -> 
         "models": models,
         "routers": [{"name": "work", "policies": policies, "fallback_models": ["small"]}],
         "latency": {"explore_every": 0},
-        "limits": PATIENT,
     }
     return config_for(upstream, **(given | update))
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conversations import PATIENT
 from redis_server import RedisServer, needs_redis, redis_server
 from serving_fakes import Behaviour, FakeEngine, FakeUpstream, Running, config_for, serving
 from structlog.testing import capture_logs
@@ -32,7 +31,7 @@ async def redis(tmp_path: Path) -> AsyncIterator[RedisServer]:
 async def replica(redis: RedisServer, upstream: FakeUpstream) -> AsyncIterator[Running]:
     # A busy machine may take longer than the 50 ms of the default.
     sessions = {"redis_url": redis.url, "redis_timeout_ms": 500}
-    config = config_for(upstream, sessions=sessions, limits=PATIENT)
+    config = config_for(upstream, sessions=sessions)
     async with serving(config, FakeEngine(), upstream) as running:
         yield running
 

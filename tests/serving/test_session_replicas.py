@@ -16,7 +16,6 @@ from typing import IO
 import orjson
 import pytest
 import yaml
-from conversations import PATIENT
 from redis_server import needs_redis, redis_server
 from serving_fakes import KEY, KEY_ENV, FakeUpstream, config_for, until_answers
 
@@ -112,7 +111,7 @@ class Replicas:
 async def replicas(folder: Path, url: str, upstream: FakeUpstream) -> AsyncIterator[Replicas]:
     # All processes share this machine: more patience than the 50 ms of the default.
     sessions = {"redis_url": url, "redis_timeout_ms": 2000}
-    config = config_for(upstream, sessions=sessions, limits=PATIENT)
+    config = config_for(upstream, sessions=sessions)
     path = folder / "serve.yaml"
     path.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude_unset=True)))
     running = Replicas(path)

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from conversations import PATHS, PATIENT, REMINDER, Talk
+from conversations import PATHS, REMINDER, Talk
 from serving_fakes import Behaviour, FakeEngine, FakeUpstream, Running, config_for, serving, task
 
 ALL = tuple(PATHS)
@@ -16,7 +16,7 @@ AFFINITY = "x-model-affinity"
 
 @pytest.fixture
 async def server(upstream: FakeUpstream, engine: FakeEngine) -> AsyncIterator[Running]:
-    async with serving(config_for(upstream, limits=PATIENT), engine, upstream) as running:
+    async with serving(config_for(upstream), engine, upstream) as running:
         yield running
 
 
@@ -91,7 +91,7 @@ async def test_a_model_that_cannot_take_a_turn_is_left(upstream: FakeUpstream):
     models = {"blind": {"provider": "p", "model": "blind", "vision": False}}
     policies = [task("coding", "blind", "p/code-2"), task("writing", "p/write-1")]
     routers = [{"name": "work", "policies": policies, "fallback_models": ["p/fall-1"]}]
-    config = config_for(upstream, limits=PATIENT, models=models, routers=routers)
+    config = config_for(upstream, models=models, routers=routers)
     async with serving(config, FakeEngine(), upstream) as server:
         talk = Talk("chat").user("coding please")
         assert told(await say(server, talk, affinity="s")) == ("blind", "new")
@@ -115,7 +115,7 @@ async def test_a_picture_alone_is_a_turn_and_an_envelope_is_none(server: Running
 
 
 async def test_envelopes_of_ones_own_are_no_turns(upstream: FakeUpstream):
-    config = config_for(upstream, limits=PATIENT, sessions={"envelopes": ["Memo"]})
+    config = config_for(upstream, sessions={"envelopes": ["Memo"]})
     async with serving(config, FakeEngine(), upstream) as server:
         talk = Talk("chat").user("coding please")
         await say(server, talk)
@@ -150,9 +150,7 @@ async def test_a_conversation_that_begins_anew_is_a_new_session(server: Running)
 async def test_routing_every_request_is_a_routers_choice(upstream: FakeUpstream):
     router = config_for(upstream).routers[0].model_dump()
     routers = [router, {**router, "name": "every", "route_on_user_only": False}]
-    async with serving(
-        config_for(upstream, limits=PATIENT, routers=routers), FakeEngine(), upstream
-    ) as server:
+    async with serving(config_for(upstream, routers=routers), FakeEngine(), upstream) as server:
         talk = Talk("chat").user("coding please")
         await say(server, talk, model="router:every")
         answer = await say(server, talk.tool(), model="router:every")
@@ -161,7 +159,7 @@ async def test_routing_every_request_is_a_routers_choice(upstream: FakeUpstream)
 
 
 async def test_sessions_can_be_left_to_the_header(upstream: FakeUpstream):
-    config = config_for(upstream, limits=PATIENT, sessions={"implicit": False})
+    config = config_for(upstream, sessions={"implicit": False})
     async with serving(config, FakeEngine(), upstream) as server:
         talk = Talk("chat").user("coding please")
         assert "x-pointsman-session" not in (await say(server, talk)).headers
