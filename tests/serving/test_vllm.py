@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from exporting import export_by_command, exportable
 from forked import vllm_children
 from serving_fakes import FakeUpstream, config_for, serving
 from test_engine import ROUTES, difference, random_texts, say
@@ -175,6 +176,12 @@ async def test_an_identifier_checkpoint_reads_next_tokens(tmp_path: Path) -> Non
     finally:
         await other.close()
         await embedded.close()
+
+
+async def test_an_export_is_compared_under_vllm_too(tmp_path: Path) -> None:
+    adapter = exportable(tmp_path / "adapter")
+    printed = await asyncio.to_thread(export_by_command, adapter, tmp_path)
+    assert "vLLM: same choice in 100.0% of 24" in printed
 
 
 async def test_a_random_model_cannot_answer_nonsense(tmp_path: Path) -> None:

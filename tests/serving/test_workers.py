@@ -101,9 +101,10 @@ async def test_metrics_are_those_of_all_workers_also_of_dead_ones(
         assert found["pointsman_process_restarts_total[worker]"] == 1
 
 
-async def test_an_engine_that_dies_is_started_again_and_requests_go_to_fallbacks(
+async def test_an_engine_that_dies_is_started_again_and_nothing_outlives_the_supervisor(
     tmp_path: Path, upstream: FakeUpstream
 ) -> None:
+    """Until the engine is back, requests go to fallbacks."""
     async with two_workers(tmp_path, upstream) as server:
         answer = await server.chat("coding one")
         assert answer.headers["x-pointsman-model"] == "p/code-1"
@@ -117,6 +118,11 @@ async def test_an_engine_that_dies_is_started_again_and_requests_go_to_fallbacks
         await server.ready()
         answer = await server.chat("coding three")
         assert answer.headers["x-pointsman-model"] == "p/code-1"
+
+        pids = children(server)
+        server.process.kill()
+        await server.ended()
+        await until(lambda: not alive(pids), str(pids))
 
 
 async def test_all_workers_drain(tmp_path: Path, upstream: FakeUpstream) -> None:
@@ -133,16 +139,6 @@ async def test_all_workers_drain(tmp_path: Path, upstream: FakeUpstream) -> None
     assert len(server.events("stopped")) == 2
     assert not server.events("process_died")
     assert not alive(pids)
-
-
-async def test_children_end_when_the_supervisor_is_killed(
-    tmp_path: Path, upstream: FakeUpstream
-) -> None:
-    async with two_workers(tmp_path, upstream) as server:
-        pids = children(server)
-        server.process.kill()
-        await server.ended()
-        await until(lambda: not alive(pids), str(pids))
 
 
 async def test_what_keeps_workers_from_serving_stops_the_server_with_its_reason(

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import shutil
 from pathlib import Path
 
 import pytest
-import typer.testing
+from exporting import export_by_command, exportable, write_examples
 from routing_data import records
 from safetensors.torch import load_file, save_file
 from tiny import TinyCheckpoint, make_checkpoint
@@ -16,24 +14,19 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from routing.decision import Decision
 from routing.manifest import load_manifest
-from scripts.cli import app
+from scripts import export_command
 from training.export import Agreement, ExportRefused, agreement, export, refuse_disagreement
 from training.scoring import ModelDecider
 
 
 @pytest.fixture
 def adapter(tmp_path: Path) -> TinyCheckpoint:
-    made = make_checkpoint(tmp_path / "adapter", weights="adapter", layout_version=2, lines="mean")
-    assert made.base is not None
-    shutil.copyfile(made.folder / "tokenizer_config.json", made.base / "tokenizer_config.json")
-    return made
+    return exportable(tmp_path / "adapter")
 
 
 @pytest.fixture
 def examples(tmp_path: Path) -> Path:
-    path = tmp_path / "examples.jsonl"
-    path.write_text("".join(record.model_dump_json() + "\n" for record in records(8)))
-    return path
+    return write_examples(tmp_path / "examples.jsonl")
 
 
 def decisions(folder: Path, base: Path | None) -> list[Decision]:
@@ -102,16 +95,14 @@ def test_readers_that_decide_otherwise_stop_an_export() -> None:
 
 
 def test_the_command_compares_the_readers_and_prints_it(
-    adapter: TinyCheckpoint, examples: Path, tmp_path: Path
+    adapter: TinyCheckpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = ["export", str(adapter.folder), "--output", str(tmp_path / "out")]
-    arguments += ["--examples", str(examples), "--base", str(adapter.base)]
-    done = typer.testing.CliRunner().invoke(app, arguments)
-    assert done.exit_code == 0, done.output
-    assert "transformers: same choice in 100.0% of 24 decisions" in done.output
-    assert "the embedded engine: same choice in 100.0% of 24" in done.output
-    if importlib.util.find_spec("vllm") is not None:
-        assert "vLLM: same choice in 100.0% of 24" in done.output
+    """vLLM, which starts once for all tests that need it, is asked in theirs."""
+    monkeypatch.setattr(export_command, "vllm_is_installed", lambda: False)
+    printed = export_by_command(adapter, tmp_path)
+    assert "transformers: same choice in 100.0% of 24 decisions" in printed
+    assert "the embedded engine: same choice in 100.0% of 24" in printed
+    assert "vLLM" not in printed
 
 
 def test_soft_targets_are_a_distribution_for_each_decision(
