@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 FEW = 50
 """Below so many texts, how many of them hold a word says nothing about the word."""
@@ -20,6 +19,9 @@ def likeness(
     Words in more than the share `common` of the texts, or in fewer than `rare` of them, are left
     out.
     """
+    # Seconds to import, which most that import this module never need.
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
     few = len(texts) < FEW
     vectorizer = TfidfVectorizer(
         sublinear_tf=True,

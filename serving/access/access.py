@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections.abc import Mapping
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -17,7 +18,6 @@ from serving.access.ledger import Ledger, Usage
 from serving.access.principal import Principal
 from serving.access.provider_keys import ProviderKeyStore, fernet_of
 from serving.access.rates import LocalRates, Rates
-from serving.access.shared_rates import SharedRates, connect
 from serving.access.spending import Spending
 from serving.access.sync import Sync
 from serving.access.usage_store import UsageStore
@@ -27,6 +27,9 @@ from serving.ranking import Ranking
 from serving.storage.database import Database, DatabaseDown
 from serving.storage.tables.access import SUBJECT
 from serving.storage.tables.changes import last_change
+
+if TYPE_CHECKING:
+    from serving.access.shared_rates import SharedRates
 
 LAST_WRITE_S = 5.0
 """At the end, so long at most is tried to write what was spent."""
@@ -60,7 +63,7 @@ class Access:
         )
         self.ledger = Ledger()
         redis_url = environ.get(section.redis_url_env, "").strip()
-        self._shared = SharedRates(connect(redis_url, section.redis_url_env)) if redis_url else None
+        self._shared = _shared_rates(redis_url, section.redis_url_env) if redis_url else None
         rates: Rates = self._shared or LocalRates()
         self.spending = Spending(
             self.ledger, rates, ranking.costs, ranking.outputs, section.unknown_prices
@@ -169,3 +172,10 @@ class Access:
         if self._usage is not None and keys:
             month = self.ledger.month
             self.ledger.learn(month, await self._usage.elsewhere(month, sorted(keys)))
+
+
+def _shared_rates(url: str, variable: str) -> SharedRates:
+    # Redis's client takes a quarter of a second to import, in every worker.
+    from serving.access.shared_rates import SharedRates, connect
+
+    return SharedRates(connect(url, variable))

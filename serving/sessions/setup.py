@@ -9,7 +9,6 @@ from serving.config_sessions import SessionsConfig
 from serving.ranking import Ranking
 from serving.sessions.keeper import Sessions
 from serving.sessions.money import CacheMoney
-from serving.sessions.shared import RedisStore
 from serving.sessions.store import MemoryStore, SessionStore
 
 
@@ -21,6 +20,9 @@ def build_sessions(
     store: SessionStore = local
     url = config.redis(environ)
     if url is not None:
+        # Redis's client takes a quarter of a second to import, in every worker.
+        from serving.sessions.shared import RedisStore
+
         store = RedisStore(
             url,
             local,

@@ -23,7 +23,6 @@ from serving.storage.engines import (
     migration_engine,
     serving_engine,
 )
-from serving.storage.migrate import is_current, upgrade
 
 FIRST_RETRY_S, LAST_RETRY_S = 0.5, 15.0
 _LOST = (OSError, TimeoutError, SQLAlchemyError, PostgresError)
@@ -143,6 +142,9 @@ class Database:
             wait = min(2 * wait, LAST_RETRY_S)
 
     async def _migrate(self) -> None:
+        # Alembic is needed here alone.
+        from serving.storage.migrate import is_current, upgrade
+
         make_folder(self.url)
         async with self._reading.connect() as connection:
             if await connection.run_sync(is_current):
