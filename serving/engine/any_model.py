@@ -31,8 +31,9 @@ class TransformersBackbone:
         path: Sequence[Node],
         tokens: Sequence[int],
         read: Sequence[int],
+        cuts: Sequence[int],
         check: Callable[[], None],
-    ) -> tuple[Any, Any, Any]:
+    ) -> tuple[Any, list[tuple[Any, Any]]]:
         layers = [_PathLayer(path, index, check) for index in range(len(self.layers))]
         output = self._model(
             input_ids=torch.tensor([list(tokens)]),
@@ -40,11 +41,18 @@ class TransformersBackbone:
             use_cache=True,
         )
         states = output.last_hidden_state[0, list(read)]
-        keys, values = (
-            torch.stack(parts, out=empty((len(parts), *parts[0].shape), parts[0].dtype))
-            for parts in ([x.keys[0] for x in layers], [x.values[0] for x in layers])
-        )
-        return states, keys, values
+        keys, values = [each.keys[0] for each in layers], [each.values[0] for each in layers]
+        pieces = [
+            (_piece(keys, start, end), _piece(values, start, end))
+            for start, end in zip([0, *cuts], cuts, strict=False)
+        ]
+        return states, pieces
+
+
+def _piece(layers: Sequence[Any], start: int, end: int) -> Any:
+    """[layers, heads, end - start, head_dim] of layers' [heads, tokens, head_dim]."""
+    parts = [each[:, start:end] for each in layers]
+    return torch.stack(parts, out=empty((len(parts), *parts[0].shape), parts[0].dtype))
 
 
 class _PathLayer(DynamicLayer):

@@ -9,7 +9,6 @@ import torch
 from numpy.typing import NDArray
 
 from serving.engine.kv_cache import Node
-from serving.engine.mapped import owned
 
 
 class Backbone(Protocol):
@@ -23,12 +22,14 @@ class Backbone(Protocol):
         path: Sequence[Node],
         tokens: Sequence[int],
         read: Sequence[int],
+        cuts: Sequence[int],
         check: Callable[[], None],
-    ) -> tuple[Any, Any, Any]:
-        """Final states [len(read), hidden], and the keys and values of `tokens`.
+    ) -> tuple[Any, list[tuple[Any, Any]]]:
+        """Final states [len(read), hidden], and keys and values of each piece of `tokens`.
 
-        Keys and values are [layers, heads, tokens, head_dim] and own their memory; `check` is
-        called before each layer.
+        `read` are positions within `tokens`, `cuts` the pieces' ends within them. Keys and values
+        are [layers, heads, tokens, head_dim] and own their memory; `check` is called before each
+        layer.
         """
         ...
 
@@ -47,17 +48,6 @@ class Forward:
     def __call__(
         self, path: Sequence[Node], tokens: Sequence[int], read: Sequence[int], cuts: Sequence[int]
     ) -> tuple[NDArray[Any], list[tuple[Any, Any]]]:
-        """States [len(read), hidden] and keys and values of each piece of `tokens`.
-
-        `read` are positions within `tokens`, `cuts` the pieces' ends within them. The keys and
-        values are [layers, heads, tokens, head_dim] and own their memory.
-        """
-        states, keys, values = self._backbone(path, tokens, read, self._check)
-        states = states.float().numpy()
-        if len(cuts) == 1 and cuts[0] == len(tokens):
-            return states, [(keys, values)]
-        starts = [0, *cuts]
-        return states, [
-            (owned(keys[:, :, start:end]), owned(values[:, :, start:end]))
-            for start, end in zip(starts, cuts, strict=False)
-        ]
+        """As the backbone's, in float32."""
+        states, pieces = self._backbone(path, tokens, read, cuts, self._check)
+        return states.float().numpy(), pieces

@@ -22,8 +22,7 @@ from serving.engine.mapped import empty
 from serving.engine.tensors import Take
 
 CHUNK = 256
-"""Queries whose attention is computed at once: bounds the scores kept, and skips most of what is
-later than they."""
+"""Queries whose attention is computed at once: skips most of what is later than they."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +155,8 @@ class _Queries:
 
     cos: Any
     sin: Any
-    chunks: list[tuple[slice, int, int, Any]]
-    """Rows, first key that not all of them see, keys that any sees, mask [rows, keys between]."""
+    chunks: list[tuple[slice, int, Any]]
+    """Rows, keys that any of them sees, mask [rows, keys]."""
 
     @classmethod
     def of(cls, positions: Any, cos: Any, sin: Any) -> _Queries:
@@ -167,8 +166,9 @@ class _Queries:
             asked = positions[rows]
             first, end = int(asked.min()), int(asked.max()) + 1
             late = torch.arange(first, end) > asked[:, None]
-            mask = torch.zeros(late.shape).masked_fill_(late, float("-inf"))
-            chunks.append((rows, first, end, mask))
+            mask = torch.zeros(len(asked), end)
+            mask[:, first:].masked_fill_(late, float("-inf"))
+            chunks.append((rows, end, mask))
         return cls(cos, sin, chunks)
 
     def take(self, positions: Any, rows: Any) -> _Queries:
@@ -195,8 +195,9 @@ class LlamaBackbone:
         path: Sequence[Node],
         tokens: Sequence[int],
         read: Sequence[int],
+        cuts: Sequence[int],
         check: Callable[[], None],
-    ) -> tuple[Any, Any, Any]:
+    ) -> tuple[Any, list[tuple[Any, Any]]]:
         past = sum(node.segment.tokens for node in path)
         count = len(tokens)
         # The last token is repeated up to a number of rows that `Linear` need not fill up itself.
@@ -204,8 +205,7 @@ class LlamaBackbone:
         positions = torch.arange(past, past + len(tokens)).clamp_(max=past + count - 1)
         states = self._embeddings[torch.tensor(tokens)]
         every = _Queries.of(positions, *self._rotation(positions))
-        shape = (len(self.layers), self._key_heads, count, self._width)
-        all_keys, all_values = empty(shape), empty(shape)
+        new_keys, new_values = self._pieces(cuts), self._pieces(cuts)
         for index, layer in enumerate(self.layers):
             check()
             mixed = layer.qkv(self._normed(states)).view(len(tokens), -1, self._width)
@@ -216,19 +216,25 @@ class LlamaBackbone:
             if index == len(self.layers) - 1:
                 rows = torch.tensor(list(read), dtype=torch.long)
                 queries, states, asked = every.take(positions, rows), states[rows], asked[rows]
-            keys = all_keys[index].copy_(keys[:count].transpose(0, 1))
-            values = all_values[index].copy_(values[:count].transpose(0, 1))
             seen = self._attended(
                 asked,
-                torch.cat([*(node.segment.keys[index] for node in path), keys], 1),
-                torch.cat([*(node.segment.values[index] for node in path), values], 1),
+                _kept(keys, new_keys, index, [node.segment.keys for node in path]),
+                _kept(values, new_values, index, [node.segment.values for node in path]),
                 queries,
             )
             states.add_(layer.output(seen))
             gate_up = layer.gate_up(self._normed(states))
             inner = F.silu(gate_up[:, : self._inner]).mul_(gate_up[:, self._inner :])
             states.add_(layer.down(inner))
-        return self._normed(states).mul_(self._norm), all_keys, all_values
+        states = self._normed(states).mul_(self._norm)
+        return states, list(zip(new_keys, new_values, strict=True))
+
+    def _pieces(self, cuts: Sequence[int]) -> list[Any]:
+        """Room for the keys, or the values, of pieces with these ends."""
+        return [
+            empty((len(self.layers), self._key_heads, end - start, self._width))
+            for start, end in zip([0, *cuts], cuts, strict=False)
+        ]
 
     def _rotation(self, positions: Any) -> tuple[Any, Any]:
         """Cosines and signed sines [tokens, 1, 2, width / 2], for halves that change places."""
@@ -250,18 +256,30 @@ class LlamaBackbone:
     def _attended(self, asked: Any, keys: Any, values: Any, queries: _Queries) -> Any:
         """[rows, heads * width] of queries [rows, heads, width], keys and values [heads, n, width].
 
-        Query heads of one key head are rows of one product, so keys are never repeated.
+        Torch computes it a block at a time, so that scores are never in memory; query heads of one
+        key head look at the same memory.
         """
-        scale = self._width**-0.5
-        grouped = asked.transpose(0, 1).reshape(self._key_heads, -1, len(asked), self._width)
-        groups = grouped.shape[1]
+        grouped = asked.transpose(0, 1).view(self._key_heads, -1, len(asked), self._width)
+        shape = (-1, grouped.shape[1], -1, -1)
+        keys, values = keys[:, None].expand(shape), values[:, None].expand(shape)
         found = torch.empty(len(asked), self._heads * self._width)
-        for rows, first, end, mask in queries.chunks:
-            count = rows.stop - rows.start
-            part = grouped[:, :, rows].reshape(self._key_heads, groups * count, self._width)
-            scores = torch.bmm(part, keys[:, :end].transpose(1, 2)).mul_(scale)
-            scores.view(self._key_heads, groups, count, end)[..., first:].add_(mask)
-            mixed = torch.bmm(scores.softmax(-1), values[:, :end])
-            heads = mixed.view(self._heads, count, self._width)
-            found[rows] = heads.transpose(0, 1).reshape(count, -1)
+        for rows, end, mask in queries.chunks:
+            seen = F.scaled_dot_product_attention(
+                grouped[:, :, rows], keys[:, :, :end], values[:, :, :end], attn_mask=mask
+            )
+            heads = seen.view(self._heads, -1, self._width)
+            found[rows] = heads.transpose(0, 1).reshape(len(mask), -1)
         return found
+
+
+def _kept(new: Any, pieces: Sequence[Any], layer: int, past: Sequence[Any]) -> Any:
+    """All of a layer's keys or values [heads, n, width]: the past ones, and `new` [rows, heads,
+    width], which is written into its pieces as far as they reach."""
+    parts = [each[layer] for each in past]
+    start = 0
+    for piece in pieces:
+        kept = piece[layer]
+        end = start + kept.shape[1]
+        parts.append(kept.copy_(new[start:end].transpose(0, 1)))
+        start = end
+    return torch.cat(parts, 1) if len(parts) > 1 else parts[0]

@@ -82,11 +82,6 @@ def empty(shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Any:
     return whole[:count].view(tuple(shape))
 
 
-def owned(piece: Any) -> Any:
-    """A contiguous copy: a view would keep the whole alive."""
-    return empty(piece.shape, piece.dtype).copy_(piece)
-
-
 def _size(nbytes: int) -> int:
     step = max(mmap.PAGESIZE, 1 << (nbytes.bit_length() - 1 - (STEPS.bit_length() - 1)))
     return -(-nbytes // step) * step

@@ -49,8 +49,9 @@ class LanguageModel:
             piece, rest = rest[:PREFILL_TOKENS], rest[PREFILL_TOKENS:]
             if cancelled():
                 return
-            states, keys, values = self._backbone(path, piece, [len(piece) - 1], lambda: None)
-            path.append(Node(Segment(None, keys, values, None), None))
+            last = [len(piece) - 1]
+            states, [read] = self._backbone(path, piece, last, [len(piece)], lambda: None)
+            path.append(Node(Segment(None, *read, None), None))
             if len(path) > LOOSE:
                 path = [_joined(path)]
             used += len(piece)

@@ -189,10 +189,10 @@ def test_adapters_of_other_kinds_are_left_to_peft(adapter: TinyCheckpoint) -> No
     assert adapter.base is not None
     assert PlainModel.of(contract, adapter.base) is None
     model = load_model(contract, adapter.base)
-    states, _, _ = model.backbone([], [5, 6, 7], [2], lambda: None)
+    states, _ = model.backbone([], [5, 6, 7], [2], [3], lambda: None)
     edit_adapter(adapter.folder, rank_pattern={})
     plain = load_model(contract, adapter.base)
-    ours, _, _ = plain.backbone([], [5, 6, 7], [2], lambda: None)
+    ours, _ = plain.backbone([], [5, 6, 7], [2], [3], lambda: None)
     torch.testing.assert_close(ours, states, rtol=1e-4, atol=1e-5)
 
 
