@@ -50,7 +50,7 @@ def test_the_document_names_every_call_and_describes_its_body(app: FastAPI):
 
 
 EXAMPLES = settings(
-    max_examples=40,
+    max_examples=25,
     deadline=None,
     phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),

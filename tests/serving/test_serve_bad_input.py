@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 import orjson
 import pytest
-from serving_fakes import FakeEngine, FakeUpstream, Running, config_for, serving, task
+from serving_fakes import BRIEF, FakeEngine, FakeUpstream, Running, config_for, serving, task
 from structlog.testing import capture_logs
 
 USER = [{"role": "user", "content": "coding please"}]
@@ -129,14 +129,15 @@ async def _endless():
         await asyncio.sleep(0)
 
 
-async def test_a_body_that_does_not_arrive(server: Running):
-    host, port = server.url.removeprefix("http://").split(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n"
-    writer.write(head.encode() + b'{"model": ')
-    answer = await asyncio.wait_for(reader.readuntil(b"\r\n"), 5)
-    assert b" 408 " in answer
-    writer.close()
+async def test_a_body_that_does_not_arrive(upstream: FakeUpstream):
+    async with serving(config_for(upstream, limits=BRIEF), FakeEngine(), upstream) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n"
+        writer.write(head.encode() + b'{"model": ')
+        answer = await asyncio.wait_for(reader.readuntil(b"\r\n"), 20)
+        assert b" 408 " in answer
+        writer.close()
 
 
 async def test_unknown_paths_and_methods(server: Running):
