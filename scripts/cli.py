@@ -115,8 +115,7 @@ def train(
 ) -> None:
     """Train a routing model, calibrate it, and leave a checkpoint; a cut-off run goes on."""
     _log_to_stderr()
-    from training.calibrate import calibrate
-    from training.distributed import leave, start_processes
+    from training.launch import start_processes
     from training.recipe import load_recipe
 
     chosen = load_recipe(
@@ -125,6 +124,9 @@ def train(
         [config_path("recipes/with", layer) for layer in layers or []],
     )
     start_processes(chosen)
+    # Imported by the processes that compute: it takes seconds.
+    from training.calibrate import calibrate
+    from training.distributed import leave
     from training.train import train as run
 
     folder = output or ROOT / "runs" / chosen.name

@@ -1,4 +1,4 @@
-"""Processes of a run: how they start, DeepSpeed's set-up, and what a resumed run must match."""
+"""Processes of a run: DeepSpeed's set-up, and what a resumed run must match."""
 
 from __future__ import annotations
 
@@ -20,20 +20,6 @@ STALE_SECONDS = 600
 """A build takes half a minute."""
 _FREE = {"save_every", "log_every", "tracking", "threads", "gradient_checkpointing"}
 """Values that a resumed run may change."""
-
-
-def start_processes(recipe: TrainRecipe) -> None:
-    """Go on as `processes` processes of this very command, unless a launcher started it already.
-
-    Must be called before torch computes anything; does not return where it starts processes.
-    """
-    if "LOCAL_RANK" in os.environ or (recipe.processes == 1 and recipe.deepspeed is None):
-        return
-    os.environ["OMP_NUM_THREADS"] = str(recipe.threads)
-    torchrun = ["-m", "torch.distributed.run", "--standalone"]
-    torchrun += [f"--nproc_per_node={recipe.processes}"]
-    command = [sys.executable, *torchrun, "-m", "scripts.cli", *sys.argv[1:]]
-    os.execv(sys.executable, command)
 
 
 def prepare(recipe: TrainRecipe) -> int:
