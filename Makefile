@@ -30,7 +30,7 @@ serve: $(VENV)/.$(if $(filter vllm,$(ENGINE)),vllm,serve) ## Install what is nee
 	    $(if $(call given,CHECKPOINT),--checkpoint $(CHECKPOINT))
 
 test: $(VENV)/.dev check ## Install what is needed and run lint, types and tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 check: $(VENV)/.dev ## Lint and types
 	$(BIN)/ruff format --check .

@@ -292,6 +292,17 @@ class Layout:
         return tuple(self._identifiers[index] for index in indices)
 
 
+def in_reading_order(routes: Sequence[Route]) -> tuple[list[Route], list[int]]:
+    """Routes as they are read before a decision: by name, however their owner lists them.
+
+    So the same routes are the same prefix: read once, and decided alike. Beside them the places
+    that bring the scores of their K+1 lines back into the given order. Training reads any order.
+    """
+    order = sorted(range(len(routes)), key=lambda place: (routes[place].name, place))
+    back = sorted(range(len(order)), key=order.__getitem__)
+    return [routes[place] for place in order], [*back, len(order)]
+
+
 def choose_identifiers(tokenizer: Tokenizer, count: int) -> list[str]:
     """`count` short printable strings of one token each: letters first, then pairs and digits."""
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"

@@ -48,6 +48,14 @@ def evaluate(
     orders_limit: Annotated[
         int | None, typer.Option(help="First conversations of each file in several orders only.")
     ] = None,
+    as_listed: Annotated[
+        bool,
+        typer.Option(
+            "--as-listed",
+            help="Let the checkpoint read routes as they are listed, and not by name as a server "
+            "does: shows what their order does to the model.",
+        ),
+    ] = False,
     averaged_orders: Annotated[
         int, typer.Option(help="Let the checkpoint decide by the mean over so many orders.")
     ] = 1,
@@ -70,7 +78,7 @@ def evaluate(
     extras = Extras(orders, orders_limit, latency, compare)
     deciders: list[Decider] = []
     if checkpoint is not None and str(checkpoint) != "none":
-        deciders.append(_checkpoint(checkpoint, averaged_orders, prior_correction))
+        deciders.append(_checkpoint(checkpoint, averaged_orders, prior_correction, as_listed))
     if endpoint is not None:
         from training.evaluation.endpoint import EndpointDecider
 
@@ -81,11 +89,12 @@ def evaluate(
     run(files, deciders, output, limit, extras, plots)
 
 
-def _checkpoint(folder: Path, orders: int, prior_correction: bool) -> Decider:
+def _checkpoint(folder: Path, orders: int, prior_correction: bool, as_listed: bool) -> Decider:
     from training.evaluation.averaged import AveragedOrders
     from training.scoring import ModelDecider
 
-    decider = ModelDecider.from_checkpoint(folder, base_of(folder))
+    base = base_of(folder)
+    decider = ModelDecider.from_checkpoint(folder, base, as_listed=as_listed or orders > 1)
     if not prior_correction:
         decider.calibration = decider.calibration.model_copy(update={"none_bias": 0.0})
     return AveragedOrders(decider, orders) if orders > 1 else decider

@@ -95,3 +95,25 @@ def test_the_release_is_small_enough_for_a_clone(nano: Path) -> None:
     assert sum(file.stat().st_size for file in nano.iterdir()) <= 40 * 10**6
     assert not list(nano.glob("*.bin"))
     assert not list(nano.glob("*.pt"))
+
+
+def test_the_order_of_routes_changes_nothing_but_as_listed(tmp_path: Path) -> None:
+    made = make_checkpoint(tmp_path / "c", layout_version=2, lines="mean")
+    turned = [each.model_copy(update={"routes": each.routes[::-1]}) for each in RECORDS]
+
+    def decided(records: list[ConversationRecord], *, as_listed: bool) -> list[Decision]:
+        decider = ModelDecider.from_checkpoint(made.folder, made.base, as_listed=as_listed)
+        return [decision for each in decider.decide_all(records) for decision in each]
+
+    def largest_difference(*, as_listed: bool) -> float:
+        pairs = zip(
+            decided(RECORDS, as_listed=as_listed), decided(turned, as_listed=as_listed), strict=True
+        )
+        return max(
+            abs(share - other.distribution[name])
+            for one, other in pairs
+            for name, share in one.distribution.items()
+        )
+
+    assert largest_difference(as_listed=False) < 1e-5
+    assert largest_difference(as_listed=True) > 1e-3

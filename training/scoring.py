@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from routing.decision import Calibration, Decision, decide
 from routing.encoder import EncoderTokenizer, find_encoder
-from routing.layout import Budget, Layout, choose_identifiers
+from routing.layout import Budget, Layout, choose_identifiers, in_reading_order
 from routing.manifest import IdentifierReadOut, load_manifest
 from routing.records import ConversationRecord
 from routing.tokenizer import FileTokenizer
@@ -26,7 +26,10 @@ Scores = NDArray[np.float32]
 
 
 class ModelDecider:
-    """Decides by a model and a layout; one forward pass for all decisions of a conversation."""
+    """Decides by a model and a layout; one forward pass for all decisions of a conversation.
+
+    Routes are read in the order of engines, or `as_listed`, which shows what orders do to a model.
+    """
 
     def __init__(
         self,
@@ -37,6 +40,7 @@ class ModelDecider:
         *,
         batch_tokens: int = 4096,
         encoder: EncoderTokenizer | None = None,
+        as_listed: bool = False,
     ) -> None:
         self.name = name
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -45,9 +49,12 @@ class ModelDecider:
         self.calibration = calibration
         self._batch_tokens = batch_tokens
         self._encoder = encoder
+        self._as_listed = as_listed
 
     @classmethod
-    def from_checkpoint(cls, folder: Path, base: Path | None) -> ModelDecider:
+    def from_checkpoint(
+        cls, folder: Path, base: Path | None, *, as_listed: bool = False
+    ) -> ModelDecider:
         """The decider of a checkpoint; `base` is needed for adapters.
 
         On a GPU the weights are of the type they were trained in, so that a large model fits.
@@ -63,7 +70,14 @@ class ModelDecider:
         if manifest.encoder is not None:
             source = find_encoder(manifest.encoder.name, folder) / "tokenizer.json"
             texts = EncoderTokenizer(source, manifest.encoder.max_tokens)
-        return cls(manifest.name, model, layout, manifest.calibration, encoder=texts)
+        return cls(
+            manifest.name,
+            model,
+            layout,
+            manifest.calibration,
+            encoder=texts,
+            as_listed=as_listed,
+        )
 
     @classmethod
     def untrained(cls, base: Path, budget: Budget | None = None) -> ModelDecider:
@@ -83,7 +97,20 @@ class ModelDecider:
                 yield [decide(names, row, self.calibration) for row in scores]
 
     def scores(self, records: list[ConversationRecord]) -> list[list[Scores]]:
-        """Uncalibrated scores [K+1] of every label of every record."""
+        """Uncalibrated scores [K+1] of every label of every record, in its own order of routes."""
+        if self._as_listed:
+            return self._scores(records)
+        orders = [in_reading_order(record.routes) for record in records]
+        read = [
+            record.model_copy(update={"routes": routes})
+            for record, (routes, _) in zip(records, orders, strict=True)
+        ]
+        return [
+            [row[places] for row in rows]
+            for rows, (_, places) in zip(self._scores(read), orders, strict=True)
+        ]
+
+    def _scores(self, records: list[ConversationRecord]) -> list[list[Scores]]:
         results: list[list[Scores]] = [
             [np.zeros(0, np.float32)] * len(record.decisions) for record in records
         ]

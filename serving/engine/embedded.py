@@ -20,6 +20,7 @@ import torch
 from routing.conversation import Conversation
 from routing.decision import Decision
 from routing.errors import ContractError
+from routing.layout import in_reading_order
 from routing.tasks import Route
 from serving.engine.base import (
     WARM_UP,
@@ -82,7 +83,7 @@ class EmbeddedEngine:
 
     def check_routes(self, routes: Sequence[Route]) -> None:
         """Raise InvalidRequest if these routes cannot be laid out within the budget."""
-        self._prefixes(routes)
+        self._prefixes(in_reading_order(routes)[0])
 
     async def start(self) -> None:
         """Load the weights and decide once.

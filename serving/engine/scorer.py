@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from routing.conversation import Conversation
 from routing.decision import Decision, decide
 from routing.encoder import TEXTS_A_TURN, line_texts, turn_texts
-from routing.layout import EncodedTurn, Prompt, RoutePrefix
+from routing.layout import EncodedTurn, Prompt, RoutePrefix, in_reading_order
 from routing.tasks import Route
 from serving.engine.base import EngineMetrics
 from serving.engine.checkpoint import RoutingModel
@@ -55,10 +55,11 @@ class Scorer:
 
     def decide(self, routes: Sequence[Route], conversation: Conversation) -> Decision:
         """The decision at the last user turn; raises InvalidRequest without one."""
-        prompt = self._layout.decision_prompt(self._prefixes(routes), conversation)
-        scores = self._scores(prompt, Read(routes, conversation))
+        read, places = in_reading_order(routes)
+        prompt = self._layout.decision_prompt(self._prefixes(read), conversation)
+        scores = self._scores(prompt, Read(read, conversation))
         self._decisions += 1
-        return decide(prompt.prefix.names, scores, self._calibration)
+        return decide([route.name for route in routes], scores[places], self._calibration)
 
     def forget(self) -> None:
         """Empty the caches and zero the counts."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from routing.conversation import Conversation
 from routing.decision import Decision
+from routing.layout import in_reading_order
 from routing.manifest import GeneratedReadOut
 from routing.tasks import Route
 from serving.config import EngineConfig
@@ -38,7 +39,7 @@ class UnloadedEngine:
         if isinstance(self._generated, GeneratedReadOut):
             check_generated_routes(self._generated, routes)
         else:
-            self._prefixes(routes)
+            self._prefixes(in_reading_order(routes)[0])
 
     async def start(self) -> None:
         raise EngineError("this engine has no weights")

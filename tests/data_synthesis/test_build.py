@@ -26,7 +26,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from making import make, recipe
-make(Path(sys.argv[2]), recipe(conversations=2000, shard_conversations=20), sys.argv[3])
+make(Path(sys.argv[2]), recipe(conversations=1200, shard_conversations=20), sys.argv[3])
 """
 
 
@@ -44,7 +44,7 @@ def test_bytes_depend_on_recipe_and_seed_and_not_on_the_number_of_processes(
 
 
 def test_a_run_killed_at_random_points_ends_with_the_same_bytes(tmp_path: Path) -> None:
-    whole = recipe(conversations=2000, shard_conversations=20)
+    whole = recipe(conversations=1200, shard_conversations=20)
     make(tmp_path, whole, "whole")
     command = [sys.executable, "-c", ONE_PROCESS, str(Path(__file__).parent), str(tmp_path), "cut"]
     rng = random.Random(5)
@@ -81,10 +81,16 @@ def test_another_recipe_does_not_touch_data_that_is_there(tmp_path: Path) -> Non
         make(tmp_path, recipe(), "mine")
 
 
-def test_every_label_is_an_offered_route_that_covers_the_task(tmp_path: Path) -> None:
-    chosen = recipe()
-    make(tmp_path, chosen)
-    sources = inputs(tmp_path, chosen).sources
+@pytest.fixture(scope="module")
+def both_forms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a build in both forms, for tests that only read it."""
+    folder = tmp_path_factory.mktemp("both")
+    make(folder, recipe(forms=["conversation", "decision"]))
+    return folder
+
+
+def test_every_label_is_an_offered_route_that_covers_the_task(both_forms: Path) -> None:
+    sources = inputs(both_forms, recipe()).sources
     wording = {key: task.wording for s in sources for key, task in s.tasks.items()}
     covers: dict[str, set[str]] = defaultdict(set)
     for source in sources:
@@ -95,7 +101,7 @@ def test_every_label_is_an_offered_route_that_covers_the_task(tmp_path: Path) ->
             for description in unit.wording.descriptions:
                 covers[description.rstrip(".")] |= unit.covers
     checked = unlabelled = 0
-    for record in records(tmp_path):
+    for record in records(both_forms):
         offered = {
             route.name: {
                 key
@@ -185,35 +191,35 @@ def test_data_that_fails_a_gate_fails_the_build(tmp_path: Path) -> None:
     assert manifest["passed"] is False
 
 
-def test_the_manifest_and_the_card_say_what_was_written(tmp_path: Path) -> None:
-    manifest = make(tmp_path, recipe(forms=["conversation", "decision"]))
-    found = records(tmp_path)
+def test_the_manifest_and_the_card_say_what_was_written(both_forms: Path) -> None:
+    manifest = json.loads((both_forms / "out" / "dataset.json").read_text())
+    found = records(both_forms)
     facts = manifest["parts"]["train"]
     assert facts["conversations"] == len(found)
     assert facts["decisions"] == sum(len(record.decisions) for record in found)
     assert manifest["sources"]["sgd"]["licence"] == "CC-BY-SA-4.0"
-    decisions = list(read_decisions(tmp_path / "out" / "decisions" / "train"))
+    decisions = list(read_decisions(both_forms / "out" / "decisions" / "train"))
     assert len(decisions) == facts["decisions"]
     assert all(d.messages[-1]["role"] == "user" for d in decisions)
-    card = (tmp_path / "out" / "README.md").read_text()
+    card = (both_forms / "out" / "README.md").read_text()
     assert str(facts["decisions"]) in card
     for picture in ("routes", "kind", "domains"):
-        assert (tmp_path / "out" / "pictures" / f"{picture}.png").stat().st_size > 1000
+        assert (both_forms / "out" / "pictures" / f"{picture}.png").stat().st_size > 1000
         assert f"pictures/{picture}.png" in card
 
 
-def test_datasets_loads_both_forms(tmp_path: Path) -> None:
+def test_datasets_loads_both_forms(both_forms: Path, tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
-    manifest = make(tmp_path, recipe(forms=["conversation", "decision"]))
+    manifest = json.loads((both_forms / "out" / "dataset.json").read_text())
     cache = str(tmp_path / "cache")
-    loaded = datasets.load_dataset(str(tmp_path / "out"), "conversations", cache_dir=cache)
+    loaded = datasets.load_dataset(str(both_forms / "out"), "conversations", cache_dir=cache)
     facts = manifest["parts"]
     assert {name: len(part) for name, part in loaded.items()} == {
         name: part["conversations"] for name, part in facts.items()
     }
     called = [m for row in loaded["train"] for m in row["messages"] if m["tool_calls"]]
     assert called[0]["tool_calls"][0]["function"]["name"] == "ls"
-    decisions = datasets.load_dataset(str(tmp_path / "out"), "decisions", cache_dir=cache)
+    decisions = datasets.load_dataset(str(both_forms / "out"), "decisions", cache_dir=cache)
     assert len(decisions["train"]) == facts["train"]["decisions"]
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from routing.conversation import Conversation, Role, Turn, normalise
 from routing.errors import InvalidRequest, RoutesTooLong
-from routing.layout import LAYOUT_VERSIONS, Budget, Layout, choose_identifiers
+from routing.layout import LAYOUT_VERSIONS, Budget, Layout, choose_identifiers, in_reading_order
 from routing.tasks import Route
 from routing.tokenizer import FileTokenizer
 
@@ -116,6 +117,15 @@ def test_the_order_of_routes_is_the_owners(layout: Layout) -> None:
     assert layout.prefix(ROUTES).names == tuple(route.name for route in ROUTES)
     assert layout.prefix(ROUTES[::-1]).tokens != layout.prefix(ROUTES).tokens
     assert layout.prefix(ROUTES).tokens == layout.prefix(list(ROUTES)).tokens
+
+
+def test_routes_are_read_by_name_and_scores_go_back() -> None:
+    listed = [Route(name=name, description="A task.") for name in ("b", "c", "a")]
+    read, places = in_reading_order(listed)
+    assert [route.name for route in read] == ["a", "b", "c"]
+    scores = np.array([1, 2, 3, 9])  # of a, b, c and none
+    assert scores[places].tolist() == [2, 3, 1, 9]
+    assert in_reading_order(read) == (read, [0, 1, 2, 3])
 
 
 def test_typed_control_tokens_stay_text(layout: Layout, tokenizer: FileTokenizer) -> None:

@@ -106,7 +106,9 @@ async def test_decision_is_the_models_own(tmp_path: Path, read_out: str) -> None
     identifiers = choose_identifiers(tokenizer, 32) if read_out == "identifier" else None
     layout = Layout(tokenizer, Budget(), identifiers)
     conversation = say("Mend my tap.", "With pleasure.", "Now rhyme on it.")
-    prompt = layout.decision_prompt(layout.prefix(ROUTES), conversation)
+    by_name = sorted(ROUTES, key=lambda route: route.name)
+    assert by_name != ROUTES
+    prompt = layout.decision_prompt(layout.prefix(by_name), conversation)
     model = AutoModelForCausalLM.from_pretrained(tiny.folder, dtype=torch.float32)
     with torch.inference_mode():
         output = model(torch.tensor([prompt.tokens]), output_hidden_states=True)
@@ -121,7 +123,9 @@ async def test_decision_is_the_models_own(tmp_path: Path, read_out: str) -> None
     async with running(tiny) as engine:
         decision = await engine.decide(ROUTES, conversation)
     assert list(decision.distribution) == [*(route.name for route in ROUTES), NONE]
-    assert np.allclose(list(decision.distribution.values()), softmax(scores), atol=1e-5)
+    names = [*(route.name for route in by_name), NONE]
+    found = [decision.distribution[name] for name in names]
+    assert np.allclose(found, softmax(scores), atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -172,14 +176,31 @@ async def test_cache_stays_within_its_bytes(tiny: TinyCheckpoint, capacity: int)
         assert (metrics.cache_entries > 0) == (capacity > 0)
 
 
-async def test_order_and_wording_of_routes_are_told_apart(tiny: TinyCheckpoint) -> None:
+async def test_wordings_of_routes_are_told_apart(tiny: TinyCheckpoint) -> None:
     """Routers that share names must not share a cached prefix."""
-    others = [ROUTES[::-1], [Route(name=r.name, description="Something else.") for r in ROUTES]]
+    others = [Route(name=r.name, description="Something else.") for r in ROUTES]
     async with running(tiny) as shared, running(tiny, cache_bytes=0) as fresh:
-        for routes in [ROUTES, *others, ROUTES]:
+        for routes in [ROUTES, others, ROUTES]:
             conversation = say("Sum the rows.")
             decision = await shared.decide(routes, conversation)
             assert difference(decision, await fresh.decide(routes, conversation)) < 1e-4
+
+
+@pytest.mark.parametrize("read_out", ["pointer", "identifier"])
+async def test_the_order_of_routes_changes_nothing(tmp_path: Path, read_out: str) -> None:
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", read_out=read_out)  # type: ignore[arg-type]
+    async with running(checkpoint) as engine:
+        conversation = say("Sum the rows.")
+        first = await engine.decide(ROUTES, conversation)
+        assert list(first.distribution) == [*(route.name for route in ROUTES), NONE]
+        assert len(set(first.distribution.values())) == len(ROUTES) + 1
+        computed = engine.metrics().tokens_computed
+        for routes in (ROUTES[::-1], ROUTES[2:] + ROUTES[:2]):
+            again = await engine.decide(routes, conversation)
+            assert list(again.distribution) == [*(route.name for route in routes), NONE]
+            assert again.distribution == pytest.approx(first.distribution, rel=1e-6)
+            assert again.route == first.route
+        assert engine.metrics().tokens_computed == computed
 
 
 async def test_huge_message_is_trimmed_not_refused(tiny: TinyCheckpoint) -> None:

@@ -22,7 +22,7 @@ WINDOW = 16
 
 
 class Scoring(Protocol):
-    """What is averaged over; `training.scoring.ModelDecider`."""
+    """What is averaged over; `training.scoring.ModelDecider`, reading routes as listed."""
 
     name: str
     calibration: Calibration

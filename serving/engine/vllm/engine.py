@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from routing.conversation import Conversation
 from routing.decision import Decision, decide
 from routing.encoder import TEXTS_A_TURN, line_texts, turn_texts
-from routing.layout import Prompt, RoutePrefix
+from routing.layout import Prompt, RoutePrefix, in_reading_order
 from routing.manifest import PointerReadOut
 from routing.tasks import Route
 from serving.engine.base import (
@@ -77,7 +77,7 @@ class VllmEngine:
 
     def check_routes(self, routes: Sequence[Route]) -> None:
         """Raise InvalidRequest if these routes cannot be laid out within the budget."""
-        self._prefixes(routes)
+        self._prefixes(in_reading_order(routes)[0])
 
     async def start(self) -> None:
         """Load what there is to load and decide once; raises EngineError, UnsupportedCheckpoint."""
@@ -98,13 +98,15 @@ class VllmEngine:
         self._under_way += 1
         self._batched += self._under_way
         try:
-            prefix = self._prefixes(routes)
+            read, places = in_reading_order(routes)
+            prefix = self._prefixes(read)
             prompt = self._contract.layout.decision_prompt(prefix, conversation)
-            scores = await self._scores(prompt, routes, conversation)
+            scores = await self._scores(prompt, read, conversation)
         finally:
             self._under_way -= 1
         self._decisions += 1
-        return decide(prefix.names, scores, self._contract.manifest.calibration)
+        names = [route.name for route in routes]
+        return decide(names, scores[places], self._contract.manifest.calibration)
 
     async def close(self) -> None:
         """Let go of vLLM; may be called twice."""
