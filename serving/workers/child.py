@@ -50,6 +50,8 @@ class Control:
 
     async def connect(self, child: Child, ended: Callable[[], None]) -> None:
         """`ended` is called when the supervisor is gone, or wants this process to be."""
+        # Until the supervisor tells otherwise, this process may be the first that serves.
+        self._workers = [0, child.config.listen.workers]
         channel = self._channel = await connect(child.folder / CONTROL_SOCKET, self._answer)
         running = asyncio.ensure_future(channel.run())
         running.add_done_callback(lambda _: ended())

@@ -62,7 +62,10 @@ class ServerProcess:
 
     async def logged(self, event: str, times: int = 1) -> dict[str, Any]:
         """The line, once there were so many."""
-        await until(lambda: len(self.events(event)) >= times, f"{event}: {self.said}")
+        try:
+            await until(lambda: len(self.events(event)) >= times, event)
+        except TimeoutError:
+            raise TimeoutError(f"{event}: {self.said} {self.log[-20:]}") from None
         return self.events(event)[times - 1]
 
     async def ready(self) -> None:
