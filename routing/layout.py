@@ -82,7 +82,6 @@ class Budget(Wire):
 class RoutePrefix:
     """The routes' part of a sequence. Lines are the routes in order, then "none"."""
 
-    names: tuple[str, ...]
     tokens: Tokens
     line_starts: Tokens
     """Position of the first token of each of the K+1 lines."""
@@ -190,8 +189,7 @@ class Layout:
                 f"{self.budget.max_tokens} may go to routes: offer fewer, or shorten descriptions",
                 field="routes",
             )
-        names = tuple(route.name for route in routes)
-        return RoutePrefix(names, tuple(tokens), tuple(starts), tuple(ends), identifiers)
+        return RoutePrefix(tuple(tokens), tuple(starts), tuple(ends), identifiers)
 
     def turns(self, conversation: Conversation) -> list[EncodedTurn]:
         """Every turn by itself; oversized ones cut in the middle, roles capped at 0 left out."""
